@@ -1,0 +1,43 @@
+"""moetui: which experts does every layer choose, and why.
+
+    import moetui
+    model = moetui.load("demo")
+    trace = model.trace("127 + 45 =")
+    trace.expert_ids[-1]      # the experts of the last token, one row per layer
+
+Importing the package costs nothing: mlx and transformers are imported on the first `load`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from moetui.errors import MoetuiError
+    from moetui.model import Model, load
+    from moetui.suites import run_suite
+    from moetui.trace import Trace, open_trace
+
+_WHERE = {
+    "load": "moetui.model",
+    "Model": "moetui.model",
+    "Trace": "moetui.trace",
+    "open_trace": "moetui.trace",
+    "run_suite": "moetui.suites",
+    "MoetuiError": "moetui.errors",
+}
+
+__all__ = ["Model", "MoetuiError", "Trace", "__version__", "load", "open_trace", "run_suite"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'moetui' has no attribute {name!r}")
+    return getattr(import_module(_WHERE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,62 @@
+"""How often each expert was used: the counts that every load statistic starts from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moetui.trace import Trace
+
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class RunLoad:
+    """Expert counts of one run (one prompt and what was generated): one document.
+
+    layers: the L routing layers; top_k: experts a token uses.
+    prefill, decode: int64 [L, E], how many tokens of the prompt and of the generation used an
+        expert. prefill_tokens, decode_tokens: how many tokens there were.
+    """
+
+    layers: tuple[int, ...]
+    top_k: int
+    prefill: Counts
+    decode: Counts
+    prefill_tokens: int
+    decode_tokens: int
+
+    @property
+    def counts(self) -> Counts:
+        """int64 [L, E], prompt and generation together."""
+        return self.prefill + self.decode
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in all."""
+        return self.prefill_tokens + self.decode_tokens
+
+
+def expert_counts(trace: Trace) -> Counts:
+    """int64 [L, E]: in how many rows of `trace` each expert was among the chosen."""
+    L, E = trace.expert_ids.shape[1], trace.router_logits.shape[2]
+    counts = np.zeros((L, E), np.int64)
+    for layer in range(L):
+        ids = trace.expert_ids[:, layer].ravel()
+        counts[layer] = np.bincount(ids[ids >= 0], minlength=E)
+    return counts
+
+
+def run_load(trace: Trace) -> RunLoad:
+    """The load of one run, prompt and generation apart."""
+    prompt = trace.prompt_tokens
+    return RunLoad(
+        layers=tuple(trace.layers.tolist()),
+        top_k=trace.expert_ids.shape[2],
+        prefill=expert_counts(trace.rows(0, prompt)),
+        decode=expert_counts(trace.rows(prompt, len(trace))),
+        prefill_tokens=prompt,
+        decode_tokens=len(trace) - prompt,
+    )

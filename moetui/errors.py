@@ -1,0 +1,40 @@
+"""Errors that a user can act on: one line for the cause, one for the next step."""
+
+from __future__ import annotations
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+
+class MoetuiError(Exception):
+    """A failure with a cause (`message`), a next step (`hint`) and the process exit code.
+
+    Everything that a user can cause or mend raises this; anything else is a defect.
+    """
+
+    exit_code = EXIT_FAILED
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(MoetuiError):
+    """Bad usage, configuration or model: exit code 2."""
+
+    exit_code = EXIT_USAGE
+
+
+class ModelError(UsageError):
+    """The model cannot be found, read or run."""
+
+
+class TraceFileError(UsageError):
+    """A trace file that is not one, is damaged, or claims more than it holds."""
+
+
+class RunFailedError(MoetuiError):
+    """The run itself failed: exit code 1."""

@@ -1,0 +1,30 @@
+"""What one forward pass did, how it is stored, and the protocols that pass it on."""
+
+from moetui.trace.document import TraceDocument, to_json, trace_document
+from moetui.trace.engine import Ending, Engine, Failure, Phase, Recording, Snapshot
+from moetui.trace.file import open_trace, save_trace
+from moetui.trace.join import join
+from moetui.trace.shares import Shares
+from moetui.trace.types import NO_EXPERT, LensReadout, ModelInfo, Streams, TokenKind, Trace
+
+__all__ = [
+    "NO_EXPERT",
+    "Ending",
+    "Engine",
+    "Failure",
+    "LensReadout",
+    "ModelInfo",
+    "Phase",
+    "Recording",
+    "Shares",
+    "Snapshot",
+    "Streams",
+    "TokenKind",
+    "Trace",
+    "TraceDocument",
+    "join",
+    "open_trace",
+    "save_trace",
+    "to_json",
+    "trace_document",
+]

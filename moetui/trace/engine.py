@@ -1,0 +1,128 @@
+"""How the explorer talks to whatever runs the model: commands in, frozen snapshots out.
+
+The explorer knows this Protocol only. The engine that ships runs mlx on one daemon thread
+(`moetui.model.engine`); tests drive one by hand; a spawned process could stand in as well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from moetui.trace.join import join
+from moetui.trace.types import ModelInfo, Trace
+
+
+class Phase(StrEnum):
+    """What the engine is doing."""
+
+    EMPTY = "EMPTY"  # no model
+    LOADING = "LOADING"
+    READY = "READY"
+    RUNNING = "RUNNING"
+
+
+class Ending(StrEnum):
+    """Why a run came to its end."""
+
+    RUNNING = "running"
+    LENGTH = "length"
+    END_OF_TEXT = "end of text"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What went wrong, and what to do about it (as `MoetuiError`)."""
+
+    message: str
+    hint: str
+
+
+class Recording:
+    """Everything one run produced: the prompt's trace, then one single-row trace a token.
+
+    The engine appends, the explorer reads rows below the count that a snapshot promised: a row,
+    once there, never changes, so no lock is needed.
+    """
+
+    def __init__(self, prompt: Trace) -> None:
+        self.prompt = prompt
+        self._steps: list[Trace] = []
+
+    @property
+    def rows(self) -> int:
+        """Rows recorded so far."""
+        return len(self.prompt) + len(self._steps)
+
+    def append(self, step: Trace) -> None:
+        """Add one generated token (a trace of one row)."""
+        if len(step) != 1:
+            raise ValueError(f"a step is one row, not {len(step)}")
+        self._steps.append(step)
+
+    def locate(self, row: int) -> tuple[Trace, int]:
+        """The trace that holds `row`, and the row's index in it."""
+        length = len(self.prompt)
+        if not 0 <= row < self.rows:
+            raise IndexError(f"row {row} of {self.rows}")
+        return (self.prompt, row) if row < length else (self._steps[row - length], 0)
+
+    def trace(self, rows: int | None = None) -> Trace:
+        """One trace of the first `rows` rows (all by default)."""
+        rows = self.rows if rows is None else rows
+        length = len(self.prompt)
+        if rows <= length:
+            return self.prompt.rows(0, rows)
+        return join([self.prompt, *self._steps[: rows - length]])
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The newest state, whole: draw it and nothing else is needed.
+
+    version rises with every change. rows is how many rows of `recording` are complete.
+    run counts the runs of this session, so that a new prompt is seen as new.
+    tokens_per_second is that of the current or last generation, memory_bytes the engine's own.
+    """
+
+    version: int = 0
+    phase: Phase = Phase.EMPTY
+    detail: str = ""
+    model: ModelInfo | None = None
+    failure: Failure | None = None
+    recording: Recording | None = None
+    rows: int = 0
+    run: int = 0
+    ending: Ending = Ending.LENGTH
+    tokens_per_second: float | None = None
+    memory_bytes: int | None = None
+    log: tuple[str, ...] = field(default=())
+
+
+class Engine(Protocol):
+    """What the explorer may ask for. Every call returns at once; results are in `snapshot()`."""
+
+    def load(self, model: str) -> None:
+        """Load `model` (a name, folder or Hugging Face id); the model before it is freed."""
+
+    def run(self, prompt: str, max_tokens: int) -> None:
+        """Trace `prompt`, then generate up to `max_tokens` tokens greedily."""
+
+    def cancel(self) -> None:
+        """Stop the current load or run: a run within one token, a load at its next step."""
+
+    def close(self) -> None:
+        """End the engine; never waits for a load or a run."""
+
+    def snapshot(self) -> Snapshot:
+        """The newest state."""
+
+
+def lens_row(recording: Recording, row: int) -> tuple[Trace, int | None]:
+    """The trace that holds `row` and its index on the lens axis (None where it was not read)."""
+    trace, index = recording.locate(row)
+    return trace, trace.lens.at(index) if trace.lens is not None else None
+

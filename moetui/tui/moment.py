@@ -1,0 +1,47 @@
+"""What a pane draws from: the newest snapshot, the shared cursor, the mode and the session.
+
+A pane is a pure function of a `Moment`. So replay, export, comparison and screenshots all come
+from the same code, and what is exported is what was on the screen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from moetui.analyses.expert_load import RunLoad
+from moetui.trace import Snapshot, Trace
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """The one cursor: a row of the recording, a decoder layer (0 … N-1), an expert (0 … E-1)."""
+
+    token: int = 0
+    layer: int = 0
+    expert: int = 0
+
+
+class Mode(StrEnum):
+    """What the routing map shows."""
+
+    TOKEN = "token"
+    SESSION = "session"  # Σ: cumulative over the session's runs
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Everything a pane may look at. `runs` holds the expert counts of each run so far."""
+
+    snapshot: Snapshot = field(default_factory=Snapshot)
+    cursor: Cursor = field(default_factory=Cursor)
+    mode: Mode = Mode.TOKEN
+    runs: tuple[RunLoad, ...] = ()
+
+    @property
+    def located(self) -> tuple[Trace, int] | None:
+        """The trace and the index in it that the cursor's token points to."""
+        recording, rows = self.snapshot.recording, self.snapshot.rows
+        if recording is None or not 0 <= self.cursor.token < rows:
+            return None
+        return recording.locate(self.cursor.token)
