@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,10 +31,12 @@ class Shares:
     cancellation: Floats
 
 
-def centred(logits: Floats, *, shift_invariant: bool) -> Floats:
+def centred(logits: Floats, *, shift_invariant: bool) -> Doubles:
     """z̃: logits [..., E] less their mean over experts where the router ignores a common shift."""
     z = logits.astype(np.float64)
-    return z - np.nanmean(z, axis=-1, keepdims=True) if shift_invariant else z
+    if shift_invariant:
+        z -= np.nanmean(z, axis=-1, keepdims=True)
+    return z
 
 
 def router_shares(parts: Floats, *, shift_invariant: bool) -> Shares:
@@ -56,7 +59,7 @@ def completeness(parts: Floats, logits: Floats) -> Floats:
     worst = np.nanmax(error, axis=-1, initial=0.0)
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = np.where(scale > 0, worst / scale, worst)
-    return ratio.astype(np.float32)
+    return np.asarray(ratio, np.float32)
 
 
 def seed_ratio(norms: Floats) -> Floats:

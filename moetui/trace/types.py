@@ -6,6 +6,7 @@ k experts a token uses, H hidden size, V vocabulary, G groups of residual parts,
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -214,7 +215,7 @@ class Trace:
             expert_outputs=_cut(self.expert_outputs, cut),
         )
 
-    def save(self, path: str) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Write a `.moetrace` file; see `moetui.trace.file`."""
         from moetui.trace.file import save_trace
 
