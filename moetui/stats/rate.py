@@ -1,0 +1,105 @@
+"""Rates: how often something happens per token, and how many tokens that really rests on."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from moetui.stats.bootstrap import LEVEL, RESAMPLES, document_intervals, ratio_of_sums
+from moetui.stats.statistic import MIN_DOCUMENTS, Statistic, joined
+
+# −ln 0.05, rounded as usual: zero hits in n independent trials leave rates up to 3/n plausible.
+RULE_OF_THREE = 3.0
+
+
+def rate(
+    hits: ArrayLike,
+    tokens: ArrayLike,
+    *,
+    seed: int,
+    resamples: int = RESAMPLES,
+    design_effect: float | None = None,
+) -> Statistic:
+    """Σ hits / Σ tokens over documents, with an interval over documents.
+
+    hits, tokens: [D] per document, hits ≤ tokens. `design_effect` is taken from the data; give
+    one (from comparable rates) where there are no hits, since then the data hold none: without
+    it every document counts as one token. Zero hits: upper limit 3 / n_effective, lower limit 0;
+    all hits: the mirror image. Raises ValueError where hits or tokens are impossible.
+    """
+    y, n = np.asarray(hits, float), np.asarray(tokens, float)
+    if y.shape != n.shape or y.ndim != 1 or not len(y) or (y < 0).any() or (y > n).any():
+        raise ValueError("hits and tokens are one number per document, 0 <= hits <= tokens")
+    size, documents = int(n.sum()), len(n)
+    if not size:
+        return Statistic(n_tokens=0, n_documents=documents, seed=seed, caveat="no tokens")
+    found = document_intervals(ratio_of_sums(y, n), documents, seed=seed, resamples=resamples)
+    measured = binary_design_effect(y, n)
+    effect = design_effect if design_effect is not None else measured
+    if y.sum() not in (0, size) or documents < MIN_DOCUMENTS:
+        effective = None if effect is None else size / effect
+        return found.statistic(n_tokens=size, n_effective=effective)
+    effective = documents if effect is None else size / effect
+    return _all_or_nothing(float(found.value), effective, size, documents, seed, effect is None)
+
+
+def _all_or_nothing(
+    value: float, effective: float, size: int, documents: int, seed: int, unknown: bool
+) -> Statistic:
+    """The rule of three at rate 0 or 1, where the bootstrap sees no variation."""
+    bound = min(1.0, RULE_OF_THREE / effective)
+    seen = (
+        "no hits: upper limit 3/n_effective"
+        if value == 0
+        else "all hits: lower limit 1 − 3/n_effective"
+    )
+    guess = "design effect unknown, each document counted as one token" if unknown else None
+    return Statistic(
+        value=value,
+        ci_low=max(0.0, value - bound),
+        ci_high=min(1.0, value + bound),
+        n_tokens=size,
+        n_documents=documents,
+        n_effective=float(effective),
+        seed=seed,
+        caveat=joined(seen, guess),
+    )
+
+
+def binary_design_effect(hits: ArrayLike, tokens: ArrayLike) -> float | None:
+    """How much wider the variance of a rate is than for independent tokens; at least 1.
+
+    The ratio estimator's between-document variance over r(1 − r)/n. None where r is 0 or 1 (no
+    variance to compare) or there is one document only.
+    """
+    y, n = np.asarray(hits, float), np.asarray(tokens, float)
+    r = y.sum() / n.sum()
+    return design_effect(y - r * n, n.sum(), r * (1 - r) * n.sum())
+
+
+def design_effect(residuals: ArrayLike, size: float, squares: float) -> float | None:
+    """Design effect of a mean or ratio over `size` tokens in D documents; at least 1.
+
+    residuals: [D], per-document sums of the tokens' deviations from the estimate (they sum to 0).
+    squares: the sum over all tokens of the squared deviations.
+    Between-document variance D/(D−1)·Σ_d residual² against Σ_t deviation²·n/(n−1). Values below 1
+    are not claimed: more certainty than independent tokens give would be an accident of the data.
+    None where it cannot be estimated.
+    """
+    r = np.asarray(residuals, float)
+    if len(r) < 2 or size < 2 or squares <= 0:
+        return None
+    between = len(r) / (len(r) - 1) * float((r**2).sum())
+    within = squares * size / (size - 1)
+    return max(1.0, between / within)
+
+
+def wilson(hits: int, n: int) -> tuple[float, float]:
+    """95 % Wilson interval of hits/n for independent items (an accuracy; never a load f_e)."""
+    if n < 1 or not 0 <= hits <= n:
+        raise ValueError("0 <= hits <= n and n >= 1")
+    z = float(stats.norm.ppf(0.5 + LEVEL / 2))
+    centre = (hits + z**2 / 2) / (n + z**2)
+    half = z / (n + z**2) * float(np.sqrt(hits * (n - hits) / n + z**2 / 4))
+    return max(0.0, centre - half), min(1.0, centre + half)
