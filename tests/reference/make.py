@@ -30,7 +30,7 @@ DEMO = HERE.parents[1] / "moetui" / "demo" / "olmoe"
 # Two programs that round differently agree to about 1e-5; a gap of 1e-3 leaves no doubt.
 CLEAR = 1e-3
 PROMPT_LENGTHS = (1, 7, 24)
-DEMO_TEXTS = ("127 + 45 =", "The capital of France is", "def fibonacci(n):", "happy means glad.")
+DEMO_TEXTS = ("127 + 45 =", "The capital of France is", "def fibonacci(n):")
 
 
 def prompts() -> list[list[int]]:
@@ -52,17 +52,13 @@ def measure(folder: Path, token_ids: list[list[int]]) -> Arrays:
 
 
 def gap(flat: Arrays) -> float:
-    """The least clear decision of any router at any token."""
-    prompts_of = range(int(flat["prompts"]))
-    of_prompt = [
-        {
-            name: flat[f"{number}.{name}"]
-            for name in ("router_logits", "expert_ids")
-            if f"{number}.{name}" in flat
-        }
-        for number in prompts_of
+    """The least clear decision of any router at any token; infinite where nothing routes."""
+    gaps = [
+        smallest_gap(flat[f"{number}.router_logits"], flat[f"{number}.expert_ids"].shape[-1])
+        for number in range(int(flat["prompts"]))
+        if f"{number}.router_logits" in flat
     ]
-    return min(smallest_gap(arrays) for arrays in of_prompt)
+    return min(gaps, default=float("inf"))
 
 
 def weights_digest(folder: Path) -> str:
@@ -91,7 +87,7 @@ def make_demo(out: Path) -> str:
     flat = measure(DEMO, [tokenizer(text)["input_ids"] for text in DEMO_TEXTS])
     flat["texts"] = np.array(DEMO_TEXTS)
     for number in range(len(DEMO_TEXTS)):
-        # 64 outputs a token and layer would fill the file; the tiny families have them all.
+        # The largest field by far, and the tiny families have it.
         del flat[f"{number}.expert_outputs"]
     np.savez_compressed(out / "demo.npz", allow_pickle=False, **flat)
     return f"demo: smallest gap {gap(flat):.1e}"

@@ -73,7 +73,7 @@ def tapped(model: nn.Module) -> Iterator[Taps]:
         def after(module: nn.Module, act: Any) -> None:
             hooks.callback(module.register_forward_hook(lambda _m, _i, out: act(out)).remove)
 
-        for layer in model.model.layers:  # type: ignore[union-attr]
+        for layer in model.model.layers:
             before(layer, taps.entering)
             before(layer.post_attention_layernorm, taps.at_router)
             after(layer, lambda out: taps.leaving.append(_first(out)))
@@ -100,13 +100,17 @@ def by_score(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
 def expert_outputs(layer: nn.Module, inputs: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     """Each selected expert's own output [T, k, H]: the bank run with one expert, weight 1."""
     one = torch.ones(len(ids), 1)
-    bank: Any = layer.mlp.experts  # type: ignore[union-attr]
+    bank: Any = layer.mlp.experts
     return torch.stack([bank(inputs, ids[:, [j]], one) for j in range(ids.shape[1])], dim=1)
 
 
-@torch.no_grad()
 def record(model: nn.Module, token_ids: list[int]) -> Arrays:
     """Every reference value for one prompt; `README.md` in this folder names them."""
+    with torch.no_grad():
+        return _record(model, token_ids)
+
+
+def _record(model: nn.Module, token_ids: list[int]) -> Arrays:
     with tapped(model) as taps:
         logits = model(torch.tensor([token_ids]), use_cache=False, output_attentions=True).logits[0]
     values: dict[str, torch.Tensor] = {
@@ -145,29 +149,26 @@ def _routing(model: nn.Module, taps: Taps, layers: list[int]) -> dict[str, torch
             "expert_outputs",
         )
     }
-    for number, inputs, (logits, weights, ids) in zip(
+    for number, received, (logits, weights, chosen) in zip(
         layers, taps.router_input, taps.router, strict=True
     ):
-        inputs = inputs.reshape(len(logits), -1)
-        order = by_score(logits, ids)
-        ids = ids.gather(-1, order)
+        inputs = received.reshape(len(logits), -1)
+        order = by_score(logits, chosen)
+        ids = chosen.gather(-1, order)
         rows["router_input"].append(inputs)
         rows["router_logits"].append(logits)
         rows["expert_ids"].append(ids.short())
         rows["expert_weights"].append(weights.gather(-1, order))
-        layer = model.model.layers[number]  # type: ignore[union-attr,index]
+        layer = model.model.layers[number]
         rows["expert_outputs"].append(expert_outputs(layer, inputs, ids))
     return {name: torch.stack(values, dim=1) for name, values in rows.items()}
 
 
-def smallest_gap(arrays: Arrays) -> float:
+def smallest_gap(router_logits: NDArray[Any], k: int) -> float:
     """The smallest distance between neighbours among the k + 1 highest router logits.
 
     Where it is far above rounding, two correct programs must name the same experts in the same
     order.
     """
-    if "router_logits" not in arrays:
-        return float("inf")
-    k = arrays["expert_ids"].shape[-1]
-    best = -np.sort(-arrays["router_logits"], axis=-1)[..., : k + 1]
-    return float(-np.diff(best, axis=-1).max()) if best.size else float("inf")
+    best = -np.sort(-router_logits, axis=-1)[..., : k + 1]
+    return float(-np.diff(best, axis=-1).max())
