@@ -1,0 +1,92 @@
+"""`moetui trace`: one prompt, everything that was read of it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from moetui.trace import Trace
+
+
+@click.command()
+@click.option("-m", "--model", default="demo", show_default=True, help="demo, a folder, org/name.")
+@click.option("-p", "--prompt", required=True, help="The text to trace.")
+@click.option(
+    "--max-tokens",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Tokens to generate after the prompt.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["json", "text"]),
+    default="json",
+    show_default=True,
+    help="Whole trace as JSON, or a readable summary.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write here; NAME.moetrace writes the binary form that Python opens.",
+)
+@click.option("--download", is_flag=True, help="Fetch the model from the Hugging Face Hub first.")
+def trace(
+    model: str, prompt: str, max_tokens: int, form: str, output: Path | None, download: bool
+) -> None:
+    """Trace one prompt: what every layer's router saw, chose and why, and what the lens reads.
+
+    The JSON goes to standard output, or to the file named with -o; both have the same bytes.
+    """
+    from moetui.model import load
+    from moetui.trace import join, to_json, trace_document
+    from moetui.trace.file import SUFFIX, write_atomically
+
+    loaded = load(model, download=download)
+    generation = loaded.generate(prompt, max_tokens)
+    result = join([generation.prompt, *generation])
+    if output is not None and output.suffix == SUFFIX:
+        result.save(output)
+        return
+    data = _summary(result) if form == "text" else to_json(trace_document(result))
+    if output is not None:
+        write_atomically(output, data)
+        return
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def _summary(result: Trace) -> bytes:
+    """Plain text: for every token and routing layer the experts with their weights."""
+    info = result.model
+    lines = [
+        f"{info.name}: {info.architecture}, {info.num_layers} layers, "
+        f"{info.num_experts} experts, top-{info.top_k}"
+        if info.is_moe
+        else f"{info.name}: {info.architecture}, {info.num_layers} layers, dense (no routers)"
+    ]
+    for row, token in enumerate(result.tokens):
+        origin = "prompt" if row < result.prompt_tokens else "generated"
+        lines.append(f"{row} {origin} {token!r}")
+        for column, layer in enumerate(result.layers):
+            chosen = zip(
+                result.expert_ids[row, column], result.expert_weights[row, column], strict=True
+            )
+            experts = "  ".join(f"{e}:{weight:.3f}" for e, weight in chosen if e >= 0)
+            lines.append(f"  layer {layer:>2}  {experts}{_answer(result, row, int(layer))}")
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _answer(result: Trace, row: int, layer: int) -> str:
+    """What the lens reads at one row and layer."""
+    index = result.lens.at(row) if result.lens is not None else None
+    if index is None or result.lens is None:
+        return ""
+    token = int(result.lens.token_ids[index, layer, 0])
+    return f"   lens {result.lens.text[token]!r}"

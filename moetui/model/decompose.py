@@ -1,0 +1,152 @@
+"""The router's logits as an exact sum over what was added to the residual stream.
+
+h(L) = e + Σ_{l≤L} a_l + Σ_{l<L} m_l, with e the stream that enters layer 0, a_l what the layer
+added before its feed-forward part and m_l what it added after: differences of the stream, so that
+residual multipliers, sandwich norms, biases and shared experts are inside without being known.
+An RMS norm multiplies elementwise: u = g·h, with the scale frozen g = u / h, and so
+z = W u + bias = W(g·e) + Σ W(g·a_l) + Σ W(g·m_l) + bias. A LayerNorm also centres, which is
+linear too; its bias is a part of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from moetui.model.architecture import Architecture, Site
+from moetui.model.capture import LayerRecord, PassRecord
+
+EMBEDDING, ATTENTION, STATIC, DENSE = "embedding", "attention", "static bias", "dense MLP"
+ROUTED, COMBINED = "routed experts", "experts, combined"
+
+# Floats of the stacked parts [L, G, T, H] made at once: bounds the memory of a long prompt.
+_FLOATS_AT_ONCE = 1 << 26
+
+
+@dataclass(frozen=True, eq=False)
+class LazyParts:
+    """parts [T, L, G, E] and seed_parts [T, L, 2, E], in the graph, not evaluated."""
+
+    parts: mx.array
+    seed_parts: mx.array
+
+
+class Decomposition:
+    """Splits the router logits of one model; W of all layers is stacked once.
+
+    `probe` is one captured pass: it shows which norm stands before each router.
+    """
+
+    def __init__(self, architecture: Architecture, probe: PassRecord) -> None:
+        self._sites = list(architecture.sites.values())
+        self._norms = [probe.layers[site.layer].norm for site in self._sites]
+        self._E = architecture.num_experts
+        self._dense = [index not in architecture.sites for index in range(len(architecture.layers))]
+        self._W = mx.stack([self._padded(site.matrix()) for site in self._sites])
+        self._static = mx.stack(
+            [self._constant(i, site, self._norms[i]) for i, site in enumerate(self._sites)]
+        )
+        self.part_names = self._names()
+        mx.eval(self._W, self._static)
+
+    def read(self, record: PassRecord) -> LazyParts:
+        """The parts of every row of one pass (batch of one)."""
+        H = self._W.shape[-1]
+        entering, at_router, leaving = (
+            mx.stack([_rows(getattr(layer, name), H) for layer in record.layers])
+            for name in ("entering", "at_router", "leaving")
+        )
+        T, L, G = entering.shape[1], len(self._sites), len(self.part_names)
+        step = max(1, _FLOATS_AT_ONCE // max(1, L * G * H))
+        chunks = [
+            self._chunk(record, entering, at_router, leaving, slice(start, start + step))
+            for start in range(0, T, step)
+        ]
+        return LazyParts(
+            mx.concatenate([chunk.parts for chunk in chunks]),
+            mx.concatenate([chunk.seed_parts for chunk in chunks]),
+        )
+
+    def _chunk(
+        self,
+        record: PassRecord,
+        entering: mx.array,
+        at_router: mx.array,
+        leaving: mx.array,
+        rows: slice,
+    ) -> LazyParts:
+        entering, at_router, leaving = entering[:, rows], at_router[:, rows], leaving[:, rows]
+        streams = self._streams(entering, at_router, leaving)
+        normed = mx.stack(
+            [
+                self._through_norm(record.layers[site.layer], i, streams[i], at_router, rows)
+                for i, site in enumerate(self._sites)
+            ]
+        )
+        parts = normed @ self._W[:, None].swapaxes(-1, -2)
+        if STATIC in self.part_names:
+            L, _, T, E = parts.shape
+            static = mx.broadcast_to(self._static[:, None, None], (L, 1, T, E))
+            parts = mx.concatenate([parts, static], axis=1)
+        here = mx.array([site.layer for site in self._sites])
+        e = mx.broadcast_to(entering[:1], (len(self._sites), *entering.shape[1:]))
+        seed = mx.stack([e, entering[here] - e], axis=1) @ self._W[:, None].swapaxes(-1, -2)
+        return LazyParts(parts.transpose(2, 0, 1, 3), seed.transpose(2, 0, 1, 3))
+
+    def _streams(self, entering: mx.array, at_router: mx.array, leaving: mx.array) -> mx.array:
+        """[L, G', T, H]: embedding, attention, experts and dense MLPs up to each router."""
+        here = mx.array([site.layer for site in self._sites])
+        dense = mx.array(self._dense)[:, None, None]
+        added = leaving - at_router
+        attention = mx.cumsum(at_router - entering, axis=0)[here]
+        experts = mx.cumsum(mx.where(dense, 0, added), axis=0, inclusive=False)[here]
+        streams = [mx.broadcast_to(entering[:1], attention.shape), attention, experts]
+        if DENSE in self.part_names:
+            streams.append(mx.cumsum(mx.where(dense, added, 0), axis=0, inclusive=False)[here])
+        return mx.stack(streams, axis=1)
+
+    def _through_norm(
+        self, record: LayerRecord, index: int, parts: mx.array, at_router: mx.array, rows: slice
+    ) -> mx.array:
+        """[G', T, H]: the parts as they stand in the router's input, the norm's scale frozen."""
+        h = at_router[self._sites[index].layer]
+        norm = self._norms[index]
+        if isinstance(norm, nn.LayerNorm):
+            gain = mx.rsqrt(mx.var(h, axis=-1, keepdims=True) + norm.eps)
+            if "weight" in norm:
+                gain = gain * norm.weight.astype(mx.float32)
+            return (parts - parts.mean(-1, keepdims=True)) * gain
+        u = _rows(record.router_input, h.shape[-1])[rows]
+        zero = h == 0
+        return parts * mx.where(zero, 0, u / mx.where(zero, 1, h))
+
+    def _names(self) -> tuple[str, ...]:
+        experts = COMBINED if any(site.shares_block for site in self._sites) else ROUTED
+        names = [EMBEDDING, ATTENTION, experts]
+        if any(self._dense[: self._sites[-1].layer]):
+            names.append(DENSE)
+        if mx.any(self._static != 0).item():
+            names.append(STATIC)
+        return tuple(names)
+
+    def _padded(self, matrix: mx.array) -> mx.array:
+        return mx.pad(matrix, [(0, self._E - matrix.shape[0]), (0, 0)])
+
+    def _constant(self, index: int, site: Site, norm: nn.Module | None) -> mx.array:
+        """What the router adds whatever it reads: its bias and its LayerNorm's, [E]."""
+        static = mx.zeros(self._E)
+        if site.bias is not None:
+            bias = site.bias.astype(mx.float32)[: site.num_experts]
+            static = static + mx.pad(bias, [(0, self._E - bias.shape[0])])
+        if isinstance(norm, nn.LayerNorm) and "bias" in norm:
+            static = static + self._W[index] @ norm.bias.astype(mx.float32)
+        return static
+
+
+def _rows(array: mx.array | None, width: int) -> mx.array:
+    """[T, width], float32, from a tensor with any leading axes."""
+    if array is None:
+        raise ValueError("a layer passed by without being seen")
+    return array.astype(mx.float32).reshape(-1, width)

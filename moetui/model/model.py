@@ -1,0 +1,280 @@
+"""A loaded model: trace, lens, generate."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_flatten
+from mlx_lm.models.cache import make_prompt_cache
+from numpy.typing import NDArray
+
+from moetui.errors import ModelError, UsageError
+from moetui.model.architecture import Architecture, examine
+from moetui.model.capture import Capture, LayerRecord, PassRecord, Want
+from moetui.model.decompose import Decomposition
+from moetui.model.digest import digest
+from moetui.model.lens import LazyLens, Lens, readout
+from moetui.model.probe import Probe
+from moetui.model.readings import LazyReadings, make_streams, read
+from moetui.model.text import TokenTexts
+from moetui.trace import LensReadout, ModelInfo, Trace
+
+if TYPE_CHECKING:
+    from moetui.model.generate import Generation
+
+Ids = NDArray[np.int32]
+
+# The lens reads every position while T × layers stays within this, else the last one.
+LENS_LIMIT = 4096
+# Rows of the lens evaluated in one go are bounded by `Lens.chunk`; prompts longer than this run
+# in several passes, as mlx-lm's own prefill does.
+PREFILL = 2048
+
+
+class Model:
+    """A model and everything that can be read from its own forward pass.
+
+    Not safe to use from several threads at once: mlx arrays belong to the thread that made them,
+    and taps are on the modules themselves while a forward runs.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        network: nn.Module,
+        tokenizer: Any,
+        config: dict[str, Any],
+        stored_dtype: str,
+    ) -> None:
+        self.network = network
+        self.tokenizer = tokenizer
+        self.texts = TokenTexts(tokenizer)
+        self.architecture: Architecture = examine(network)
+        self.capture = Capture(network, self.architecture)
+        probe = Probe(network, self.architecture, self.capture)
+        self.lens_reader: Lens = probe.lens
+        self.decomposition: Decomposition | None = probe.decomposition
+        self.info = _info(name, folder, config, stored_dtype, self, probe)
+
+    def tokenize(self, text: str) -> Ids:
+        """Token ids of `text`, int32 [T], with the special tokens that the model expects."""
+        bos = self.tokenizer.bos_token
+        special = bos is None or not text.startswith(bos)
+        return np.array(self.tokenizer.encode(text, add_special_tokens=special), np.int32)
+
+    def token_text(self, token_id: int) -> str:
+        """Readable text of one token."""
+        return self.texts.text(token_id)
+
+    def trace(
+        self,
+        text_or_ids: str | Sequence[int] | Ids,
+        *,
+        lens: int = 5,
+        residuals: bool = True,
+        streams: bool = False,
+        attention: bool = False,
+        expert_outputs: bool = False,
+    ) -> Trace:
+        """One real forward over `text_or_ids`, and what it did.
+
+        lens: how many top tokens the logit lens keeps for every layer, 0 for none; read at all
+        positions while T × layers ≤ 4,096, else at the last (others by `Model.lens`). residuals:
+        split the router logits by source. streams: keep the residual stream itself (12 bytes ×
+        layers × hidden a token). attention, expert_outputs: keep these too. Shapes: `Trace`.
+
+        Raises UsageError for an empty prompt or ids outside the vocabulary.
+        """
+        want = Want(residuals or streams, attention, expert_outputs)
+        return self.prefill(
+            self.ids(text_or_ids), make_prompt_cache(self.network), want, lens=lens, streams=streams
+        )
+
+    def lens(self, trace: Trace, positions: int | Iterable[int], n: int = 5) -> LensReadout:
+        """Read the lens at `positions` of a trace whose default left them out (one new forward).
+
+        Raises UsageError when a position is not a row of the trace.
+        """
+        asked = [positions] if isinstance(positions, int) else list(positions)
+        if not all(-len(trace) <= p < len(trace) for p in asked):
+            raise UsageError(f"positions {asked} of a trace of {len(trace)} rows", "count from 0")
+        rows = np.array([p % len(trace) for p in asked], np.int32)
+        records: list[PassRecord] = []
+        with self.capture.on(Want(), records.append):
+            self.network(mx.array(trace.token_ids)[None], cache=make_prompt_cache(self.network))
+        return self._read_lens(records[0], rows, n)
+
+    def generate(
+        self,
+        text_or_ids: str | Sequence[int] | Ids,
+        max_tokens: int = 32,
+        *,
+        lens: int = 5,
+        residuals: bool = True,
+        cancel: threading.Event | None = None,
+    ) -> Generation:
+        """Trace the prompt, then generate greedily: iterate for one single-row Trace a token.
+
+        The result's `prompt` is the prompt's trace. `cancel` is looked at between tokens.
+        """
+        from moetui.model.generate import Generation
+
+        return Generation(
+            self, self.ids(text_or_ids), max_tokens, Want(residuals), lens=lens, cancel=cancel
+        )
+
+    def ids(self, text_or_ids: str | Sequence[int] | Ids) -> Ids:
+        """Token ids of a prompt, checked."""
+        ids = (
+            self.tokenize(text_or_ids)
+            if isinstance(text_or_ids, str)
+            else np.asarray(text_or_ids, np.int32)
+        )
+        if ids.ndim != 1 or len(ids) == 0:
+            raise UsageError("the prompt is empty", "give at least one token")
+        if ids.min() < 0 or ids.max() >= self.vocab_size:
+            raise UsageError(
+                f"token id {int(ids.max() if ids.min() >= 0 else ids.min())} is not in the "
+                f"vocabulary of {self.vocab_size:,}",
+                "tokenize with this model's own tokenizer",
+            )
+        return ids
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the embedding."""
+        return self.info.vocab_size
+
+    def prefill(
+        self, ids: Ids, cache: Any, want: Want, *, lens: int, streams: bool = False
+    ) -> Trace:
+        """The trace of a prompt, run into `cache` in passes of at most 2,048 tokens."""
+        from moetui.trace import join
+
+        parts = [
+            self._prefill_pass(ids[start : start + PREFILL], cache, want, lens, streams, len(ids))
+            for start in range(0, len(ids), PREFILL)
+        ]
+        return parts[0] if len(parts) == 1 else join(parts)
+
+    def _prefill_pass(
+        self, ids: Ids, cache: Any, want: Want, lens: int, streams: bool, total: int
+    ) -> Trace:
+        records: list[PassRecord] = []
+        with self.capture.on(want, records.append):
+            self.network(mx.array(ids)[None], cache=cache)
+        record = records[0]
+        readings = read(record, self.architecture, self.decomposition, want, streams=streams)
+        mx.eval(*readings.arrays(), [c.state for c in cache])
+        positions = np.arange(len(ids), dtype=np.int32)
+        if total * len(self.architecture.layers) > LENS_LIMIT:
+            positions = positions[-1:]
+        lensed = self._read_lens(record, positions, lens) if self._lens_wanted(lens) else None
+        return self.make_trace(ids, readings, lensed, prompt_tokens=len(ids))
+
+    def _lens_wanted(self, n: int) -> bool:
+        return n > 0 and self.info.lens_error is None
+
+    def lazy_lens(self, record: PassRecord, n: int) -> LazyLens | None:
+        """The lens at the last row of a pass, in the graph; None when not wanted or not possible."""
+        if not self._lens_wanted(n):
+            return None
+        return self.lens_reader.read(leaving(record.layers, slice(-1, None)), n)
+
+    def _read_lens(self, record: PassRecord, positions: Ids, n: int) -> LensReadout:
+        if self.info.lens_error is not None:
+            raise ModelError(self.info.lens_error, "the routing readings are not affected")
+        hidden = leaving(record.layers, mx.array(positions))
+        P, N, _ = hidden.shape
+        step = self.lens_reader.chunk(P, N, self.vocab_size)
+        parts = []
+        for start in range(0, P, step):
+            part = self.lens_reader.read(hidden[start : start + step], n)
+            mx.eval(*part.arrays())
+            parts.append(part)
+        return readout(parts, layers=N, positions=positions, token_text=self.texts.text)
+
+    def make_trace(
+        self, ids: Ids, readings: LazyReadings, lens: LensReadout | None, *, prompt_tokens: int
+    ) -> Trace:
+        """Readings in host memory, with what the model is and what the tokens read."""
+        host = readings.fetch()
+        T, E = len(ids), self.info.num_experts
+        routing = {
+            "router_logits": np.empty((T, 0, E), np.float32),
+            "selection_scores": None,
+            "expert_ids": np.empty((T, 0, self.info.top_k), np.int16),
+            "expert_weights": np.empty((T, 0, self.info.top_k), np.float32),
+        }
+        streams = make_streams(host)
+        return Trace(
+            model=self.info,
+            tokens=tuple(self.texts.text(int(i)) for i in ids),
+            token_kinds=tuple(self.texts.kind(int(i)) for i in ids),
+            token_ids=ids,
+            prompt_tokens=prompt_tokens,
+            layers=np.array(self.info.moe_layers, np.int32),
+            lens=lens,
+            streams=streams,
+            **{**routing, **host},
+        )
+
+
+def leaving(layers: Sequence[LayerRecord], rows: slice | mx.array) -> mx.array:
+    """[P, N, H]: the residual stream after every layer at `rows`, in the model's own type."""
+    streams = [layer.leaving for layer in layers if layer.leaving is not None]
+    return mx.stack([stream[0, rows] for stream in streams], axis=1)
+
+
+def _info(
+    name: str, folder: Path, config: dict[str, Any], stored: str, model: Model, probe: Probe
+) -> ModelInfo:
+    sites = model.architecture.sites
+    arrays = [array for _, array in tree_flatten(model.network.parameters())]
+    quantization = config.get("quantization") or config.get("quantization_config") or {}
+    bits = quantization.get("bits")
+    decomposition = model.decomposition
+    return ModelInfo(
+        name=name,
+        architecture=str(config["model_type"]),
+        digest=digest(folder),
+        num_layers=len(model.architecture.layers),
+        moe_layers=tuple(sites),
+        num_experts=model.architecture.num_experts,
+        top_k=probe.top_k,
+        hidden_size=probe.hidden_size,
+        vocab_size=probe.vocab_size,
+        parameters=_parameters(model.network),
+        weight_bytes=sum(array.nbytes for array in arrays),
+        dtype=probe.dtype,
+        backend="cpu" if mx.default_device() == mx.Device(mx.cpu) else _gpu(),
+        quantization=f"{bits}-bit {quantization.get('mode', 'affine')}" if bits else None,
+        router_bits=next((site.bits for site in sites.values() if site.bits), None)
+        or _BITS.get(stored)
+        if sites
+        else None,
+        shift_invariant=probe.shift_invariant,
+        part_names=decomposition.part_names if decomposition else (),
+        decomposition_error=probe.decomposition_error,
+        lens_error=probe.lens_error,
+    )
+
+
+_BITS = {"float32": 32, "bfloat16": 16, "float16": 16}
+
+
+def _gpu() -> str:
+    return "metal" if mx.metal.is_available() else "cuda"
+
+
+def _parameters(network: nn.Module) -> int:
+    from mlx_lm.utils import get_total_parameters
+
+    return int(get_total_parameters(network))
