@@ -75,7 +75,7 @@ def examine(model: nn.Module) -> Architecture:
 
 def weight_matrix(linear: nn.Module) -> mx.array:
     """The [out, in] matrix of a linear layer as float32, dequantised if need be."""
-    weight = linear["weight"]
+    weight: mx.array = linear["weight"]
     if "scales" in linear:
         weight = mx.dequantize(
             weight,

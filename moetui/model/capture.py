@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
@@ -121,11 +122,7 @@ class Capture:
     def _site_taps(self, layer: int, site: Site) -> list[Tap]:
         taps: list[Tap] = [ModuleTap(site.bank, self._around_bank(layer))]
         if site.bare:
-            taps.append(
-                ParameterTap(
-                    site.router, "weight", lambda x, z, layer=layer: self._routed(layer, x, z)
-                )
-            )
+            taps.append(ParameterTap(site.router, "weight", partial(self._routed, layer)))
         else:
             taps.append(ModuleTap(site.router, self._around_router(layer)))
         if site.gate is not site.router or site.bare:

@@ -60,8 +60,8 @@ def _unknown(name: str, names: tuple[str, ...]) -> ModelError:
 def _from_hub(name: str, *, download: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
-        HFValidationError,
         HfHubHTTPError,
+        HFValidationError,
         LocalEntryNotFoundError,
     )
 

@@ -183,7 +183,7 @@ class Model:
         return n > 0 and self.info.lens_error is None
 
     def lazy_lens(self, record: PassRecord, n: int) -> LazyLens | None:
-        """The lens at the last row of a pass, in the graph; None when not wanted or not possible."""
+        """The lens at a pass's last row, in the graph; None when not wanted or not possible."""
         if not self._lens_wanted(n):
             return None
         return self.lens_reader.read(leaving(record.layers, slice(-1, None)), n)
@@ -205,9 +205,9 @@ class Model:
         self, ids: Ids, readings: LazyReadings, lens: LensReadout | None, *, prompt_tokens: int
     ) -> Trace:
         """Readings in host memory, with what the model is and what the tokens read."""
-        host = readings.fetch()
+        host: dict[str, Any] = readings.fetch()
         T, E = len(ids), self.info.num_experts
-        routing = {
+        routing: dict[str, Any] = {
             "router_logits": np.empty((T, 0, E), np.float32),
             "selection_scores": None,
             "expert_ids": np.empty((T, 0, self.info.top_k), np.int16),

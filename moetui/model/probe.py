@@ -91,7 +91,7 @@ class Probe:
         try:
             own = record.logits[0].astype(mx.float32)
             lens = self.lens.logits(stream[0])
-            error = (mx.abs(lens - own).max() / mx.abs(own).max()).item()
+            error = float(mx.abs(lens - own).max()) / float(mx.abs(own).max())
         except (RuntimeError, ValueError, TypeError, AttributeError, IndexError) as problem:
             return f"the logit lens does not work on this architecture ({problem})"
         if not error <= self._tolerance:

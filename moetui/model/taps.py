@@ -32,13 +32,13 @@ class ModuleTap:
         original: type[nn.Module] = type(module)
         forward = original.__call__
 
-        def __call__(self: nn.Module, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
+        def observed(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
             return around(lambda *a, **k: forward(self, *a, **k), *args, **kwargs)
 
         self._tapped = type(
             original.__name__,
             (original,),
-            {"__call__": __call__, "__module__": original.__module__},
+            {"__call__": observed, "__module__": original.__module__},
         )
         # What the module was when this tap was put on: its own class, or another tap's.
         self._before: type[nn.Module] = original
@@ -94,7 +94,7 @@ class TappedArray(mx.array):
         return self._like(mx.array.astype(self, *args, **kwargs))
 
     @property
-    def T(self) -> TappedArray:  # type: ignore[override]
+    def T(self) -> TappedArray:
         return self._like(mx.transpose(self))
 
 
