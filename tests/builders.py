@@ -18,7 +18,7 @@ from moetui.trace import LensReadout, ModelInfo, Phase, Recording, Snapshot, Tok
 
 Array = NDArray[np.float64]
 
-PARTS = ("embed", "attention", "routed experts")
+PARTS = ("embedding", "attention", "experts, combined")
 SENTENCE = "The| capital| of| France| is| Paris|,| a| city|.|\n|127| +| 45| =| 172|def| fib|(|n|):"
 WORDS = tuple(SENTENCE.split("|"))
 

@@ -1,0 +1,1 @@
+"""One file per analysis: pure functions from traces to result types."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,12 +17,14 @@ Counts = NDArray[np.int64]
 class RunLoad:
     """Expert counts of one run (one prompt and what was generated): one document.
 
-    layers: the L routing layers; top_k: experts a token uses.
+    layers: the L routing layers; experts: [L], how many each has (the columns beyond do not
+        exist in that layer); top_k: experts a token uses.
     prefill, decode: int64 [L, E], how many tokens of the prompt and of the generation used an
         expert. prefill_tokens, decode_tokens: how many tokens there were.
     """
 
     layers: tuple[int, ...]
+    experts: tuple[int, ...]
     top_k: int
     prefill: Counts
     decode: Counts
@@ -54,9 +57,23 @@ def run_load(trace: Trace) -> RunLoad:
     prompt = trace.prompt_tokens
     return RunLoad(
         layers=tuple(trace.layers.tolist()),
+        experts=tuple((~np.isnan(trace.router_logits[0])).sum(axis=-1).tolist()),
         top_k=trace.expert_ids.shape[2],
         prefill=expert_counts(trace.rows(0, prompt)),
         decode=expert_counts(trace.rows(prompt, len(trace))),
         prefill_tokens=prompt,
         decode_tokens=len(trace) - prompt,
+    )
+
+
+def total_load(runs: Sequence[RunLoad]) -> RunLoad:
+    """The counts of all `runs` (at least one, of one model) together."""
+    return RunLoad(
+        layers=runs[0].layers,
+        experts=runs[0].experts,
+        top_k=runs[0].top_k,
+        prefill=np.sum([run.prefill for run in runs], axis=0),
+        decode=np.sum([run.decode for run in runs], axis=0),
+        prefill_tokens=sum(run.prefill_tokens for run in runs),
+        decode_tokens=sum(run.decode_tokens for run in runs),
     )

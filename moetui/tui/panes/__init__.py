@@ -1,0 +1,30 @@
+"""The panes, one file each; `PANES` in the order of their numbers."""
+
+from moetui.tui.panes.cold_experts import ColdExpertsPane
+from moetui.tui.panes.layer_detail import LayerDetailPane
+from moetui.tui.panes.logit_lens import LensPane
+from moetui.tui.panes.pane import LinePane, Pane
+from moetui.tui.panes.routing_map import RoutingMapPane
+from moetui.tui.panes.token_strip import TokenStripPane
+from moetui.tui.panes.why import WhyPane
+
+PANES: tuple[type[LinePane], ...] = (
+    RoutingMapPane,
+    WhyPane,
+    LensPane,
+    LayerDetailPane,
+    ColdExpertsPane,
+    TokenStripPane,
+)
+
+__all__ = [
+    "PANES",
+    "ColdExpertsPane",
+    "LayerDetailPane",
+    "LensPane",
+    "LinePane",
+    "Pane",
+    "RoutingMapPane",
+    "TokenStripPane",
+    "WhyPane",
+]

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import msgspec
+from rich.style import Style
+from textual import events
+from textual.message import Message
+from textual.theme import Theme
 from textual.widget import Widget
 
 from moetui.tui.moment import Moment
+from moetui.tui.palette import Depth, Ramp, depth_of, ramp
+from moetui.tui.text import plain
+from moetui.tui.widgets.lines import Line, Lines
 
 
 class Pane(Widget):
@@ -23,6 +32,14 @@ class Pane(Widget):
 
     view: msgspec.Struct | None = None
     moment: Moment = Moment()
+
+    @dataclass
+    class CursorMoved(Message):
+        """The mouse asks for another cursor; None leaves that coordinate where it is."""
+
+        token: int | None = None
+        layer: int | None = None
+        expert: int | None = None
 
     def view_of(self, moment: Moment) -> msgspec.Struct | None:
         """The result that this pane shows at `moment`; None when there is nothing to show."""
@@ -41,3 +58,99 @@ class Pane(Widget):
         self.moment = moment
         self.view = self.view_of(moment)
         self.draw()
+
+
+@dataclass(frozen=True)
+class Styles:
+    """What a pane draws with: the theme's texts and the map's ramp."""
+
+    text: Style
+    muted: Style
+    faint: Style
+    head: Style
+    cursor: Style
+    ramp: Ramp
+    depth: Depth
+
+
+class LinePane(Lines, Pane):
+    """A pane that draws lines of spans; a subclass gives `lines`."""
+
+    can_focus = True
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        "pane--muted",
+        "pane--faint",
+        "pane--head",
+        "pane--cursor",
+    }
+    DEFAULT_CSS = """
+    LinePane { height: 1fr; width: 1fr; color: $foreground; }
+    LinePane > .pane--muted { color: $text-muted; }
+    LinePane > .pane--faint { color: $text-disabled; }
+    LinePane > .pane--head { color: $foreground; text-style: bold; }
+    LinePane > .pane--cursor { color: $foreground; text-style: bold reverse; }
+    """
+
+    _styles: Styles | None = None
+
+    def lines(self) -> Sequence[Line]:
+        """What stands on the screen, for `self.view` (not None) and `self.size`."""
+        raise NotImplementedError
+
+    def draw(self) -> None:
+        """Draw the view, or why there is none."""
+        if self.is_mounted and self.size.width and self.size.height:
+            self.set_lines(self.lines() if self.view is not None else self._reason())
+
+    @property
+    def paint(self) -> Styles:
+        """Styles for the present theme, built once."""
+        if self._styles is None:
+            text = self._part("")
+            muted, faint = self._part("pane--muted"), self._part("pane--faint")
+            depth = depth_of(self.app)
+            self._styles = Styles(
+                text=text,
+                muted=muted,
+                faint=faint,
+                head=self._part("pane--head"),
+                cursor=self._part("pane--cursor"),
+                ramp=ramp(depth, self.app.current_theme.dark, text, faint),
+                depth=depth,
+            )
+        return self._styles
+
+    def on_mount(self) -> None:
+        """Follow the theme."""
+        self.app.theme_changed_signal.subscribe(self, self._follow_theme)
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Draw for the new room."""
+        self.draw()
+
+    def _follow_theme(self, _theme: Theme) -> None:
+        self._styles = None
+        self.draw()
+        self.refresh()
+
+    def _part(self, name: str) -> Style:
+        style = self.get_component_rich_style(name) if name else self.rich_style
+        return Style(color=style.color, bold=style.bold, reverse=style.reverse)
+
+    def _reason(self) -> list[Line]:
+        """The empty state: the reason in the middle, wrapped at words."""
+        width, height = self.size
+        rows = wrapped(self.empty_reason(self.moment), max(1, min(width - 4, 64)))
+        above = max(0, (height - len(rows)) // 2)
+        indent = " " * max(0, (width - max(map(len, rows), default=0)) // 2)
+        return [()] * above + [((indent + row, self.paint.muted),) for row in rows]
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """`text` made plain and broken at spaces into rows of at most `width` characters."""
+    rows = [""]
+    for word in plain(text).split():
+        if rows[-1] and len(rows[-1]) + 1 + len(word) > width:
+            rows.append("")
+        rows[-1] = f"{rows[-1]} {word}" if rows[-1] else word
+    return rows

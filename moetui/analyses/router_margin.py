@@ -1,0 +1,123 @@
+"""The gap at the k-boundary: lowest selected against highest eligible unselected expert, by part.
+
+A router selects by score. Where the score rises with the logit (softmax or sigmoid alone), the
+gap of two experts is that of their logits, an exact sum over parts. Where a correction bias is
+added to the score (aux-loss-free balancing, arXiv 2408.15664), the gap is taken in score: what
+the link function makes of the logits is split in proportion to the logits' parts, the bias is a
+part of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit, softmax
+
+from moetui.trace import Trace
+
+Numbers = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+UNDEFINED = "undefined"
+MONOTONE = "monotone"
+_LINKS = {"sigmoid + bias": expit, "softmax + bias": lambda z: softmax(z, axis=-1)}
+
+# Largest spread over tokens at which score − link(logit) counts as a constant of the expert.
+_CONSTANT = 1e-4
+
+
+@dataclass(frozen=True, eq=False)
+class LayerMargin:
+    """The gap of every token at one layer.
+
+    parts: float64 [T, G + 1], the gap by part, the correction bias last; NaN where no expert was
+        eligible and unselected.
+    link: how scores follow from logits: "monotone" (the gap is in logits), "sigmoid + bias",
+        "softmax + bias" (the gap is in score), or "undefined" (then all NaN).
+    """
+
+    parts: Numbers
+    link: str
+
+
+def layer_margin(trace: Trace, index: int) -> LayerMargin:
+    """The margin of layer `index` (on the trace's L axis).
+
+    Raises ValueError where the trace holds no parts.
+    """
+    if trace.router_parts is None:
+        raise ValueError("the trace holds no router parts")
+    parts = trace.router_parts[:, index].astype(float)
+    z = trace.router_logits[:, index].astype(float)
+    scores = trace.selection_scores
+    s = z if scores is None else scores[:, index].astype(float)
+    nothing = LayerMargin(np.full((len(z), parts.shape[1] + 1), np.nan), UNDEFINED)
+    # Experts masked out by their group are −inf or exactly 0 in the families that mask.
+    eligible = np.isfinite(s) & np.isfinite(z) & ((s != 0) | (scores is None))
+    boundary = _boundary(trace.expert_ids[:, index], s, eligible)
+    if boundary is None:
+        return nothing
+    inside, outside, defined = boundary
+    row = np.arange(len(z))
+    gap = parts[row, :, inside] - parts[row, :, outside]
+    gap[~defined] = np.nan
+    if _monotone(z, s, eligible):
+        return LayerMargin(np.pad(gap, ((0, 0), (0, 1))), MONOTONE)
+    for link, function in _LINKS.items():
+        score = function(np.where(np.isfinite(z), z, -np.inf))
+        bias = _constant_bias(s - score, eligible)
+        if bias is not None:
+            slope = _slope(score[row, inside] - score[row, outside], gap.sum(axis=-1))
+            correction = bias[inside] - bias[outside]
+            return LayerMargin(np.column_stack([gap * slope[:, None], correction]), link)
+    return nothing
+
+
+def _boundary(
+    ids: NDArray[np.int16], s: Numbers, eligible: Flags
+) -> tuple[NDArray[np.intp], NDArray[np.intp], Flags] | None:
+    """Lowest selected and highest eligible unselected expert of every token, and where both
+    exist; None where they exist nowhere."""
+    row = np.arange(len(s))
+    chosen = np.zeros(s.shape, bool)
+    for column in ids.T:
+        chosen[row[column >= 0], column[column >= 0]] = True
+    candidates = eligible & ~chosen
+    defined = np.asarray(candidates.any(axis=1)) & np.asarray((chosen & eligible).any(axis=1))
+    if not defined.any():
+        return None
+    inside = np.where(chosen & eligible, s, np.inf).argmin(axis=1)
+    outside = np.where(candidates, s, -np.inf).argmax(axis=1)
+    return inside, outside, defined
+
+
+def _monotone(z: Numbers, s: Numbers, eligible: Flags) -> bool:
+    """Whether in every row a higher logit never means a lower score."""
+    order = np.argsort(np.where(eligible, z, np.inf), axis=1, kind="stable")
+    known = np.where(eligible, s, np.nan)
+    step = np.diff(np.take_along_axis(known, order, axis=1), axis=1)
+    tolerance = 1e-6 * np.nanmax(np.abs(known), axis=1, keepdims=True, initial=0.0)
+    return not bool((step < -tolerance).any())
+
+
+def _constant_bias(difference: Numbers, eligible: Flags) -> Numbers | None:
+    """[E]: score − link(logit) where that is a constant of every expert, else None."""
+    if len(difference) < 2:
+        return None
+    known = np.where(eligible, difference, np.nan)
+    seen = eligible.any(axis=0)
+    low = np.nanmin(known[:, seen], axis=0)
+    high = np.nanmax(known[:, seen], axis=0)
+    if (high - low).max(initial=0.0) > _CONSTANT:
+        return None
+    bias = np.zeros(difference.shape[1])
+    bias[seen] = (low + high) / 2
+    return bias
+
+
+def _slope(score_gap: Numbers, logit_gap: Numbers) -> Numbers:
+    """Score gap per logit gap; 0 where the logits do not differ (the bias decides alone)."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(logit_gap == 0, 0.0, score_gap / logit_gap)

@@ -1,0 +1,117 @@
+"""The few colours that carry meaning, and the glyphs that carry the same meaning without them.
+
+Everything else on the screen takes its colour from the theme.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import lru_cache
+from typing import Any
+
+from rich.style import Style
+from textual.app import App
+
+# Level 0 is "nothing", 1 … 7 are shares of the scale.
+LEVELS = 8
+
+# matplotlib's magma: ordered by lightness, so it also reads in 256 colours and for colour-blind
+# eyes. Level 0 is the ground of the map. Light themes run the other way round.
+MAGMA_DARK = (
+    "#1b1823", "#57157e", "#822681", "#b0347b", "#dd4a69", "#f8765c", "#febb81", "#fcfdbf",
+)  # fmt: skip
+MAGMA_LIGHT = (
+    "#efedf2", "#fea973", "#f8765c", "#de4968", "#b73779", "#812581", "#51127c", "#180f3d",
+)  # fmt: skip
+
+# The eight levels as shapes: the higher the value, the higher the bar.
+BARS = "·▁▂▃▄▅▆█"
+
+
+class Depth(Enum):
+    """How many colours the terminal shows."""
+
+    NONE = 0
+    SIXTEEN = 16
+    FULL = 256
+
+
+def depth_of(app: App[Any]) -> Depth:
+    """What the terminal of `app` can show; NO_COLOR is honoured."""
+    if app.no_color:
+        return Depth.NONE
+    few = app.console.color_system in (None, "standard", "windows")
+    return Depth.SIXTEEN if few and not app.is_headless else Depth.FULL
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """Styles of the map's levels, built once for a theme and a colour depth.
+
+    cells: [8], a bar of that level on the ground; marked: [8], the same under the cursor.
+    halves: [8][8], upper and lower layer of a half-block; dots: [8], braille by highest level.
+    coloured: whether the level can be read from the colour.
+    """
+
+    cells: tuple[Style, ...]
+    marked: tuple[Style, ...]
+    halves: tuple[tuple[Style, ...], ...]
+    dots: tuple[Style, ...]
+    coloured: bool
+
+
+@lru_cache(maxsize=16)
+def ramp(depth: Depth, dark: bool, text: Style, faint: Style) -> Ramp:
+    """The ramp; `text` and `faint` are the theme's, used where colours are too few for levels."""
+    if depth is not Depth.FULL:
+        cells = (faint, *[text] * (LEVELS - 1))
+        marked = tuple(text + Style(reverse=True) for _ in range(LEVELS))
+        return Ramp(cells, marked, (cells,) * LEVELS, cells, coloured=False)
+    colours: Sequence[str] = MAGMA_DARK if dark else MAGMA_LIGHT
+    ground = colours[0]
+    quiet = "#3a3545" if dark else "#cfcad6"
+    cells = (
+        Style(color=quiet, bgcolor=ground),
+        *(Style(color=c, bgcolor=ground) for c in colours[1:]),
+    )
+    marked = tuple(Style(color=s.color, bgcolor=ground, reverse=True) for s in cells)
+    halves = tuple(
+        tuple(Style(color=upper, bgcolor=lower) for lower in colours) for upper in colours
+    )
+    dots = tuple(Style(color=quiet if c == ground else c, bgcolor=ground) for c in colours)
+    return Ramp(cells, marked, halves, dots, coloured=True)
+
+
+# Sources of a router's decision: one letter and one colour each. Okabe and Ito's colours, which
+# stay apart for colour-blind eyes; the letters stand on the bars for the rest.
+PARTS = {
+    "embedding": ("E", "#e69f00"),
+    "attention": ("A", "#56b4e9"),
+    "routed experts": ("R", "#009e73"),
+    "experts, combined": ("X", "#009e73"),
+    "shared expert": ("S", "#cc79a7"),
+    "dense MLP": ("D", "#f0e442"),
+    "static bias": ("B", "#999999"),
+}
+
+
+@dataclass(frozen=True)
+class PartMark:
+    """How one source is drawn: its letter, and the style of its stretch of a bar."""
+
+    letter: str
+    style: Style
+
+
+def part_marks(names: Sequence[str], depth: Depth, text: Style) -> list[PartMark]:
+    """Marks of the sources `names`, letters all different."""
+    marks: list[PartMark] = []
+    for name in names:
+        letter, colour = PARTS.get(name, (name[:1].upper() or "?", "#999999"))
+        taken = {mark.letter for mark in marks}
+        free = (c for c in (letter, *name.upper(), *"123456789") if c.strip() and c not in taken)
+        style = Style(color="#000000", bgcolor=colour) if depth is Depth.FULL else text
+        marks.append(PartMark(next(free, "?"), style))
+    return marks

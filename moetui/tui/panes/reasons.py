@@ -1,0 +1,23 @@
+"""Why a pane is empty, and what would change that: the same sentences in every pane."""
+
+from __future__ import annotations
+
+from moetui.tui.moment import Moment
+
+
+def nothing_yet(moment: Moment) -> str:
+    """No model or no token yet."""
+    if moment.snapshot.model is None:
+        return "No model yet. Press o to choose one."
+    return "No prompt yet. Press / and type one."
+
+
+def no_routing(moment: Moment) -> str:
+    """The reason for panes about routing."""
+    model = moment.snapshot.model
+    if model is not None and not model.is_moe:
+        return (
+            f"{model.name} has no routers: it is a dense model, so there are no experts to choose. "
+            "The logit lens works."
+        )
+    return nothing_yet(moment)
