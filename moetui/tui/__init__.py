@@ -1,0 +1,1 @@
+"""The explorer: a Textual app that knows the engine's Protocol and nothing of mlx."""

@@ -1,0 +1,97 @@
+"""The explorer's application: engine, settings, themes, and the way in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from rich.text import Text
+from textual.app import App, SystemCommand
+from textual.screen import Screen
+
+from moetui.settings import Settings
+from moetui.trace import Engine
+from moetui.tui.keys import changed, remapped
+from moetui.tui.panes.pane import Pane
+from moetui.tui.screens.explorer import ExplorerScreen
+from moetui.tui.themes import THEMES
+
+PaneFactory = Callable[[], Sequence[Pane]]
+
+
+class MoetuiApp(App[int]):
+    """The explorer.
+
+    engine_factory: makes the engine; called once, and it must not import mlx before `load`.
+    model: what to load first. panes: makes the panes (those that ship, by default).
+    debug: show a traceback where the app would otherwise say one line.
+    """
+
+    CSS_PATH = "moetui.tcss"
+    TITLE = "moetui"
+    ENABLE_COMMAND_PALETTE = True
+
+    def __init__(
+        self,
+        engine_factory: Callable[[], Engine],
+        model: str,
+        *,
+        settings: Settings | None = None,
+        panes: PaneFactory | None = None,
+        debug: bool = False,
+    ) -> None:
+        self.settings = settings or Settings()
+        self.key_groups = remapped(self.settings.keys)
+        super().__init__()
+        self.engine = engine_factory()
+        self.model = model
+        self._make_panes = panes or _shipped_panes
+        self._show_traceback = debug
+        for theme in THEMES.values():
+            self.register_theme(theme)
+        self.theme = THEMES[self.settings.theme].name
+
+    def get_default_screen(self) -> ExplorerScreen:
+        """The explorer itself."""
+        return ExplorerScreen(
+            self.engine, self.model, self.settings, self._make_panes(), self.key_groups
+        )
+
+    def on_mount(self) -> None:
+        """Take the user's keys."""
+        self.set_keymap({f"moetui.{name}": keys for name, keys in changed(self.key_groups)})
+
+    async def action_quit(self) -> None:
+        """Leave at once: the engine is told to end, never waited for."""
+        self.engine.close()
+        self.exit(0)
+
+    def action_switch_theme(self) -> None:
+        """Dark to light, and back."""
+        dark, light = THEMES["dark"].name, THEMES["light"].name
+        self.theme = light if self.theme == dark else dark
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        """The command palette: every action of the key table, panes and themes."""
+        if not isinstance(screen, ExplorerScreen):
+            return
+        yield from screen.commands()
+        yield SystemCommand("Light or dark", "switch the theme", self.action_switch_theme)
+        yield SystemCommand("Theme", "choose any theme", self.action_change_theme)
+        yield SystemCommand("Quit", "leave moetui", self.action_quit)
+
+    def _fatal_error(self) -> None:
+        """A defect ends the app with one line, or with the traceback under `--debug`."""
+        if self._show_traceback:
+            super()._fatal_error()
+            return
+        error = self._exception
+        self.panic(
+            Text(f"moetui: internal error: {type(error).__name__}: {error}"),
+            Text("this is a defect in moetui: run it again with --debug for the details"),
+        )
+
+
+def _shipped_panes() -> Sequence[Pane]:
+    from moetui.tui.panes import PANES
+
+    return [pane() for pane in PANES]

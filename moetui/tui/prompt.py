@@ -1,0 +1,63 @@
+"""The prompt: one line of input that remembers what was run."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
+from textual.widgets import Input, Label
+
+DEFAULT_PROMPT = "127 + 45 ="
+
+
+class PromptInput(Input):
+    """An input whose ↑ and ↓ walk through the prompts of this session."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up", "recall(-1)", "prompt before", show=False),
+        Binding("down", "recall(1)", "prompt after", show=False),
+    ]
+
+    def __init__(self, value: str) -> None:
+        super().__init__(
+            value,
+            id="prompt",
+            placeholder="type a prompt, Enter runs it",
+            compact=True,
+            select_on_focus=False,
+        )
+        self._history: list[str] = []
+        self._at = 0
+        self._draft = ""
+
+    def remember(self, prompt: str) -> None:
+        """Add `prompt` to the history, once when it is repeated."""
+        if not self._history or self._history[-1] != prompt:
+            self._history.append(prompt)
+        self._at = len(self._history)
+
+    def action_recall(self, by: int) -> None:
+        """Show the prompt before or after; below the newest one is what was being typed."""
+        at = self._at + by
+        if not 0 <= at <= len(self._history):
+            return
+        if self._at == len(self._history):
+            self._draft = self.value
+        self._at = at
+        self.value = self._draft if at == len(self._history) else self._history[at]
+        self.cursor_position = len(self.value)
+
+
+class PromptBar(Horizontal):
+    """The prompt input with its mark."""
+
+    def __init__(self, value: str) -> None:
+        super().__init__(id="prompt-bar")
+        self._value = value
+
+    def compose(self) -> ComposeResult:
+        """The mark, then the input."""
+        yield Label("❯", id="prompt-mark", markup=False)
+        yield PromptInput(self._value)

@@ -1,0 +1,301 @@
+"""The explorer's one screen: polls the engine, shares one cursor, and obeys the keys."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterable, Sequence
+from functools import partial
+
+from textual import events, on
+from textual.app import ComposeResult, SystemCommand
+from textual.screen import Screen
+from textual.widgets import Footer, Input, Static
+
+from moetui.settings import Settings
+from moetui.trace import Engine, Failure, Phase
+from moetui.tui.keys import GROUPS, Group, bindings
+from moetui.tui.layout import too_small
+from moetui.tui.moment import Mode
+from moetui.tui.panes.pane import Pane
+from moetui.tui.prompt import DEFAULT_PROMPT, PromptBar, PromptInput
+from moetui.tui.screens.choose import ModelDialog, PaneDialog
+from moetui.tui.screens.failure import FailureDialog
+from moetui.tui.screens.help import HelpDialog
+from moetui.tui.screens.takeaway import TakeAway
+from moetui.tui.session import Session
+from moetui.tui.status import StatusLine
+from moetui.tui.tabs import TabLine
+from moetui.tui.workspace import Workspace
+
+FRAMES_PER_SECOND = 30
+DEMO = "demo"
+
+
+class ExplorerScreen(TakeAway, Screen[None]):
+    """Everything that is not a dialog.
+
+    The engine's newest snapshot is pulled 30 times a second; keys only change the session and
+    mark it stale, so that many keys between two frames cost one drawing.
+    """
+
+    BINDINGS = bindings(GROUPS)
+    AUTO_FOCUS = None
+
+    def __init__(
+        self,
+        engine: Engine,
+        model: str,
+        settings: Settings,
+        panes: Sequence[Pane],
+        groups: Sequence[Group],
+    ) -> None:
+        super().__init__()
+        self.groups = groups
+        self.session = Session()
+        self.settings = settings
+        self.workspace = Workspace(panes)
+        self._engine = engine
+        self._model = model
+        self._stale = True
+        self._failure: Failure | None = None
+        # The bundled model is there to be looked at: its first prompt runs by itself.
+        self._pending: str | None = DEFAULT_PROMPT if model == DEMO else None
+
+    def compose(self) -> ComposeResult:
+        """Status, prompt, token strip, tab line, panes, keys; and the line for small terminals."""
+        yield StatusLine(self._model)
+        yield PromptBar(DEFAULT_PROMPT)
+        yield self.workspace.tokens
+        yield TabLine(self.workspace.titles)
+        yield self.workspace
+        yield Footer(show_command_palette=False, compact=True)
+        yield Static("moetui needs a larger terminal: at least 60 × 16", id="too-small")
+
+    def on_mount(self) -> None:
+        """Take the keys; load the model once the first frame is on the screen."""
+        self.workspace.active.focus()
+        self.set_interval(1 / FRAMES_PER_SECOND, self._poll)
+        self.call_after_refresh(self._begin)
+
+    def _begin(self) -> None:
+        self._engine.load(self._model)
+        # What lives as long as the app need not be looked through by every collection.
+        gc.collect()
+        gc.freeze()
+
+    # -- what is on the screen ---------------------------------------------------------------
+
+    def _poll(self) -> None:
+        snapshot = self._engine.snapshot()
+        layers = self._layers
+        if self.session.take(snapshot):
+            self._stale = True
+        if self._layers != layers:
+            self._arrange()
+        self._report(snapshot.failure)
+        if snapshot.phase is Phase.READY and self._pending is not None:
+            prompt, self._pending = self._pending, None
+            self._start(prompt)
+        if self._stale:
+            self._stale = False
+            self._draw()
+
+    def _draw(self) -> None:
+        moment = self.session.moment
+        work = self.workspace
+        for pane in work.shown():
+            pane.show(moment)
+        # The status is the engine's own: it goes on while the view is paused.
+        self.query_one(StatusLine).show(self.session.latest, self.session.paused)
+        shown = frozenset(work.number(pane) for pane in work.shown())
+        self.query_one(TabLine).show(work.number(work.active), shown, moment)
+
+    def _report(self, failure: Failure | None) -> None:
+        """Say once what went wrong."""
+        if failure is not None and failure is not self._failure:
+            self._pending = None
+            self.app.push_screen(FailureDialog(failure), self._after_failure)
+        self._failure = failure
+
+    def _after_failure(self, choose: bool | None) -> None:
+        if choose:
+            self.action_choose_model()
+
+    @property
+    def _layers(self) -> int:
+        model = self.session.shown.model
+        return model.num_layers if model else 0
+
+    def _arrange(self) -> None:
+        width, height = self.app.size
+        self.workspace.lay_out(width, height, self._layers)
+        self.set_class(too_small(width, height), "-too-small")
+        self.set_class(self.workspace.plan.framed, "-framed")
+        self._stale = True
+
+    def on_resize(self) -> None:
+        """Lay everything out anew."""
+        self._arrange()
+
+    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
+        """The focused pane is the active one."""
+        if isinstance(event.widget, Pane):
+            self.workspace.activate(event.widget)
+            self._stale = True
+
+    # -- prompt and model --------------------------------------------------------------------
+
+    @on(Input.Submitted, "#prompt")
+    def action_run_prompt(self) -> None:
+        """Run what stands in the prompt, now or as soon as the model is ready."""
+        field = self.query_one(PromptInput)
+        if not field.value.strip():
+            self.notify("nothing to run: type a prompt first", severity="warning", markup=False)
+            return
+        field.remember(field.value)
+        self._focus_pane(1)
+        phase = self.session.latest.phase
+        if phase is Phase.LOADING:
+            self._pending = field.value
+            self.notify("the prompt runs as soon as the model is ready", markup=False)
+        elif phase is Phase.EMPTY:
+            self.notify("no model is open: press o to open one", severity="warning", markup=False)
+        else:
+            self._start(field.value)
+
+    def _start(self, prompt: str) -> None:
+        self.query_one(PromptInput).remember(prompt)
+        if self.session.paused:
+            self.session.pause()
+        if self.session.latest.phase is Phase.RUNNING:
+            self._engine.cancel()
+        self._engine.run(prompt, self.settings.max_tokens)
+
+    def action_focus_prompt(self) -> None:
+        """Type a prompt."""
+        self.query_one(PromptInput).focus()
+
+    def action_choose_model(self) -> None:
+        """Ask for a model and load it."""
+        self.app.push_screen(ModelDialog(self._model), self._open)
+
+    def _open(self, model: str | None) -> None:
+        if model is None:
+            return
+        self._model, self._pending = model, None
+        self.query_one(StatusLine).ask(model)
+        if self.session.busy:
+            self._engine.cancel()
+        self._engine.load(model)
+
+    def action_unwind(self) -> None:
+        """Leave the prompt, else the maximised pane, else stop what the engine does."""
+        if isinstance(self.focused, Input):
+            self.workspace.active.focus()
+        elif self.workspace.maximised is not None:
+            self.action_maximise_pane()
+        elif self.session.busy:
+            self._pending = None
+            self._engine.cancel()
+
+    # -- cursor and mode ---------------------------------------------------------------------
+
+    def on_pane_cursor_moved(self, event: Pane.CursorMoved) -> None:
+        """A click or a wheel in a pane moves the one cursor."""
+        event.stop()
+        self.session.put(event.token, event.layer, event.expert)
+        self._stale = True
+
+    def action_move_token(self, by: int) -> None:
+        """Along the tokens."""
+        self.session.move_token(by)
+        self._stale = True
+
+    def action_move_layer(self, by: int) -> None:
+        """Along the layers."""
+        self.session.put(layer=self.session.cursor.layer + by)
+        self._stale = True
+
+    def action_move_expert(self, by: int) -> None:
+        """Along the experts."""
+        self.session.put(expert=self.session.cursor.expert + by)
+        self._stale = True
+
+    def action_move_chosen(self, by: int) -> None:
+        """Along the experts that ran at the cursor."""
+        self.session.move_chosen(by)
+        self._stale = True
+
+    def action_step(self, by: int) -> None:
+        """Along the recording."""
+        self.session.step(by)
+        self._stale = True
+
+    def action_first_token(self) -> None:
+        """To the first token."""
+        self.session.put(token=0)
+        self._stale = True
+
+    def action_follow(self) -> None:
+        """To the newest token, and stay on it."""
+        self.session.follow()
+        self._stale = True
+
+    def action_pause(self) -> None:
+        """Freeze the view, or go on; the run is not touched."""
+        self.session.pause()
+        self._stale = True
+
+    def action_mode(self) -> None:
+        """One token, or all runs of the session."""
+        mode = self.session.mode
+        self.session.mode = Mode.SESSION if mode is Mode.TOKEN else Mode.TOKEN
+        self._stale = True
+
+    # -- panes -------------------------------------------------------------------------------
+
+    @on(TabLine.Chosen)
+    def _tab_chosen(self, event: TabLine.Chosen) -> None:
+        self._focus_pane(event.number)
+
+    def action_show_pane(self, number: int) -> None:
+        """Go to the pane with that number."""
+        self._focus_pane(number)
+
+    def action_next_pane(self, by: int) -> None:
+        """Go to the next pane, on the screen or not."""
+        self._focus_pane(self.workspace.next_number(by))
+
+    def action_maximise_pane(self) -> None:
+        """Give the active pane all the room, or take it back."""
+        self.workspace.toggle_maximised()
+        self._focus_pane(self.workspace.number(self.workspace.active))
+
+    def action_list_panes(self) -> None:
+        """List the panes."""
+        listed = [(pane.title, pane.help) for pane in self.workspace.panes]
+        self.app.push_screen(PaneDialog(listed), self._focus_pane)
+
+    def _focus_pane(self, number: int | None) -> None:
+        pane = self.workspace.bring(number) if number is not None else None
+        if pane is not None:
+            self._arrange()
+            pane.focus()
+
+    # -- help --------------------------------------------------------------------------------
+
+    def action_help(self) -> None:
+        """Help for the focused pane, and all keys."""
+        pane = self.workspace.active
+        self.app.push_screen(HelpDialog(pane.title, pane.help, self.groups))
+
+    def commands(self) -> Iterable[SystemCommand]:
+        """This screen's part of the command palette."""
+        for key in (key for group in self.groups for key in group.keys):
+            if key.in_palette and not key.action.startswith("app."):
+                title = key.name.replace("_", " ").capitalize()
+                run = partial(self.run_action, key.action)
+                yield SystemCommand(title, key.says, run)
+        for number, pane in enumerate(self.workspace.panes, start=1):
+            go = partial(self._focus_pane, number)
+            yield SystemCommand(f"Pane {number}: {pane.title}", pane.help, go)

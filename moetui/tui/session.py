@@ -1,0 +1,195 @@
+"""What the user looks at: the snapshot shown, the cursor, the mode, and the runs of the session.
+
+Plain Python, no widgets: the screen asks `moment` and hands it to the panes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from moetui.analyses.expert_load import RunLoad, expert_counts, run_load
+from moetui.trace import NO_EXPERT, Phase, Recording, Snapshot
+from moetui.tui.moment import Cursor, Mode, Moment
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """The load of one run as far as it has been seen."""
+
+    run: int
+    recording: Recording
+    load: RunLoad
+
+
+class Session:
+    """The state between the engine's snapshots and the panes.
+
+    `latest` is the newest snapshot, `shown` the one on the screen: they differ while the view is
+    paused. `runs` is the load of every run shown, the newest last. While `following`, the cursor
+    stays on the newest token.
+    """
+
+    def __init__(self) -> None:
+        self.latest = Snapshot()
+        self.shown = Snapshot()
+        self.cursor = Cursor()
+        self.mode = Mode.TOKEN
+        self.paused = False
+        self.following = True
+        self.runs: tuple[RunLoad, ...] = ()
+        self._finished: tuple[RunLoad, ...] = ()
+        self._current: _Counted | None = None
+
+    @property
+    def moment(self) -> Moment:
+        """What the panes draw now."""
+        return Moment(self.shown, self.cursor, self.mode, self.runs)
+
+    @property
+    def busy(self) -> bool:
+        """Whether the engine is loading or running."""
+        return self.latest.phase in (Phase.LOADING, Phase.RUNNING)
+
+    def take(self, snapshot: Snapshot) -> bool:
+        """Accept the engine's newest snapshot; says whether what is shown has changed."""
+        if snapshot.version == self.latest.version:
+            return False
+        self._count(snapshot)
+        self.latest = snapshot
+        if self.paused:
+            return False
+        self._show()
+        return True
+
+    def pause(self) -> None:
+        """Freeze what is shown, or show the newest again."""
+        self.paused = not self.paused
+        if not self.paused:
+            self._show()
+
+    def move_token(self, by: int) -> None:
+        """Move along the recording; a cursor that was moved no longer follows the run."""
+        self.put(token=self.cursor.token + by)
+
+    def put(
+        self, token: int | None = None, layer: int | None = None, expert: int | None = None
+    ) -> None:
+        """Put the cursor somewhere, kept within what there is."""
+        if token is not None:
+            self.following = False
+        self.cursor = self._within(
+            Cursor(
+                token=self.cursor.token if token is None else token,
+                layer=self.cursor.layer if layer is None else layer,
+                expert=self.cursor.expert if expert is None else expert,
+            )
+        )
+
+    def step(self, by: int) -> None:
+        """Step in the recording; a step past its end follows the newest token again."""
+        if by > 0 and self.cursor.token >= self.shown.rows - 1:
+            self.follow()
+        else:
+            self.move_token(by)
+
+    def follow(self) -> None:
+        """Go to the newest token and stay on it."""
+        self.following = True
+        self.cursor = replace(self.cursor, token=max(0, self.shown.rows - 1))
+
+    def move_chosen(self, by: int) -> None:
+        """Move to the next expert by number among those chosen at the cursor, round and round."""
+        chosen = sorted(self._chosen())
+        if not chosen:
+            return
+        here = self.cursor.expert
+        ahead = [e for e in chosen if e > here] if by > 0 else [e for e in chosen if e < here]
+        wrapped = chosen[0] if by > 0 else chosen[-1]
+        self.put(expert=(ahead[0] if by > 0 else ahead[-1]) if ahead else wrapped)
+
+    def _show(self) -> None:
+        before, now = self.shown, self.latest
+        self.shown = now
+        self.runs = self._counted()
+        if now.run != before.run:
+            self.following = True
+        if _digest(now) != _digest(before):
+            self.cursor = Cursor()
+        if self.following:
+            self.cursor = replace(self.cursor, token=max(0, now.rows - 1))
+        self.cursor = self._within(self.cursor)
+        if not before.rows and now.rows:
+            self._go_to_strongest()
+
+    def _go_to_strongest(self) -> None:
+        """Start on the expert that the router liked best: an arbitrary one says nothing."""
+        chosen = self._chosen()
+        if chosen:
+            self.cursor = replace(self.cursor, expert=chosen[0])
+
+    def _chosen(self) -> list[int]:
+        """The experts that ran at the cursor's token and layer, the best first."""
+        located = self.moment.located
+        if located is None:
+            return []
+        trace, row = located
+        layers = trace.layers.tolist()
+        if self.cursor.layer not in layers:
+            return []
+        ids = trace.expert_ids[row, layers.index(self.cursor.layer)].tolist()
+        return [expert for expert in ids if expert != NO_EXPERT]
+
+    def _within(self, cursor: Cursor) -> Cursor:
+        model = self.shown.model
+        return Cursor(
+            token=_clamp(cursor.token, self.shown.rows),
+            layer=_clamp(cursor.layer, model.num_layers if model else 0),
+            expert=_clamp(cursor.expert, model.num_experts if model else 0),
+        )
+
+    def _counted(self) -> tuple[RunLoad, ...]:
+        return self._finished if self._current is None else (*self._finished, self._current.load)
+
+    def _count(self, snapshot: Snapshot) -> None:
+        """Add the rows that are new in `snapshot` to the load of its run."""
+        current = self._current
+        if _digest(snapshot) != _digest(self.latest):
+            self._finished, self._current = (), None
+        elif current is not None and current.run != snapshot.run:
+            # Its last rows may have come after the last look at it.
+            self._finished = (*self._finished, _counted_to_end(current).load)
+            self._current = None
+        recording = snapshot.recording
+        if recording is None or snapshot.rows < len(recording.prompt):
+            return
+        if self._current is None:
+            load = run_load(recording.prompt)
+            self._current = _Counted(snapshot.run, recording, load)
+        self._current = _counted_to(self._current, snapshot.rows)
+
+
+def _counted_to(counted: _Counted, rows: int) -> _Counted:
+    """`counted` with the rows below `rows` that it did not hold yet."""
+    load = counted.load
+    decode = load.decode
+    for row in range(load.tokens, rows):
+        trace, index = counted.recording.locate(row)
+        decode = decode + expert_counts(trace.rows(index, index + 1))
+    added = rows - load.tokens
+    if added <= 0:
+        return counted
+    return replace(
+        counted, load=replace(load, decode=decode, decode_tokens=load.decode_tokens + added)
+    )
+
+
+def _counted_to_end(counted: _Counted) -> _Counted:
+    return _counted_to(counted, counted.recording.rows)
+
+
+def _digest(snapshot: Snapshot) -> str | None:
+    return snapshot.model.digest if snapshot.model else None
+
+
+def _clamp(value: int, count: int) -> int:
+    return max(0, min(value, count - 1))

@@ -1,0 +1,106 @@
+"""The first line: which model, what the engine is doing, how fast, in how much memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from textual.content import Content
+from textual.widget import Widget
+
+from moetui.trace import Ending, Phase, Snapshot
+from moetui.trace.types import ModelInfo
+from moetui.tui.text import plain
+
+_PHASE_STYLES = {
+    Phase.EMPTY: "$text-muted",
+    Phase.LOADING: "bold $warning",
+    Phase.READY: "bold $success",
+    Phase.RUNNING: "bold $accent",
+}
+_DOT = Content.styled(" · ", "$text-disabled")
+_BRAND = Content.styled(" moetui ", "bold $background on $primary")
+
+
+class StatusLine(Widget):
+    """One line made from the newest snapshot; what does not fit is left out, least needed first."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(id="status")
+        self._asked = model
+        self._snapshot = Snapshot()
+        self._paused = False
+
+    def show(self, snapshot: Snapshot, paused: bool) -> None:
+        """Draw `snapshot`."""
+        self._snapshot, self._paused = snapshot, paused
+        self.refresh()
+
+    def ask(self, model: str) -> None:
+        """Name the model that is being loaded, until the engine knows it."""
+        self._asked = model
+        self.refresh()
+
+    def render(self) -> Content:
+        """The line, its left part about the model and its right part about the engine."""
+        left = _BRAND + Content(" ")
+        right = engine_part(self._snapshot, self._paused) + Content(" ")
+        room = self.size.width - left.cell_length - right.cell_length - 2
+        left += model_part(self._snapshot.model, self._asked, room)
+        gap = max(1, self.size.width - left.cell_length - right.cell_length)
+        return left + Content(" " * gap) + right
+
+
+def model_part(model: ModelInfo | None, asked: str, room: int) -> Content:
+    """What the model is, in at most `room` cells; the name itself is always there."""
+    if model is None:
+        return Content.styled(plain(asked), "bold")
+    name = Content.styled(plain(model.name), "bold")
+    shape = f"{model.num_layers} layers × {model.num_experts} experts"
+    short = f"{model.num_layers} × {model.num_experts}"
+    if not model.is_moe:
+        shape = short = f"{model.num_layers} layers"
+    rest = _facts(model)
+    if _joined([name, Content(shape), Content(rest[0])]).cell_length > room:
+        shape = short
+    parts = [name, Content(shape), *map(Content, rest)]
+    while len(parts) > 1 and _joined(parts).cell_length > room:
+        parts.pop()
+    return _joined(parts)
+
+
+def engine_part(snapshot: Snapshot, paused: bool) -> Content:
+    """Phase, tokens per second, memory."""
+    phase = snapshot.phase
+    parts = [Content.styled("NO MODEL" if phase is Phase.EMPTY else phase, _PHASE_STYLES[phase])]
+    if phase in (Phase.LOADING, Phase.RUNNING) and snapshot.detail:
+        parts[0] += Content.styled(f" {plain(snapshot.detail)}", "$text-muted")
+    if phase is Phase.READY and snapshot.ending is Ending.CANCELLED and snapshot.rows:
+        parts.append(Content.styled("stopped", "$warning"))
+    if paused:
+        parts.append(Content.styled("VIEW PAUSED", "bold $warning"))
+    if snapshot.tokens_per_second is not None:
+        parts.append(Content(f"{snapshot.tokens_per_second:.1f} tok/s"))
+    if snapshot.memory_bytes is not None:
+        parts.append(Content(size_text(snapshot.memory_bytes)))
+    return _joined(parts)
+
+
+def size_text(size: int) -> str:
+    """Bytes as people say them: `84 MB`, `1.3 GB`."""
+    if size >= 10**9:
+        return f"{size / 10**9:.1f} GB"
+    return f"{size / 10**6:.0f} MB"
+
+
+def _facts(model: ModelInfo) -> list[str]:
+    """What to say of the model beside its size, the most needed first."""
+    facts = [f"top-{model.top_k}" if model.is_moe else "dense"]
+    if model.quantization:
+        facts.append(plain(model.quantization))
+    if model.router_bits:
+        facts.append(f"router {model.router_bits} bits")
+    return [*facts, plain(model.architecture), plain(model.dtype), plain(model.backend)]
+
+
+def _joined(parts: Sequence[Content]) -> Content:
+    return _DOT.join(parts)

@@ -1,0 +1,88 @@
+"""The tab line: the panes by number, and where the cursor is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from textual import events
+from textual.content import Content
+from textual.message import Message
+from textual.widget import Widget
+
+from moetui.tui.moment import Mode, Moment
+from moetui.tui.text import plain
+
+
+class TabLine(Widget):
+    """Titles while they fit, else the active title and the numbers of the others.
+
+    titles: the panes' titles by number, starting at 1.
+    """
+
+    class Chosen(Message):
+        """A pane's number was clicked."""
+
+        def __init__(self, number: int) -> None:
+            super().__init__()
+            self.number = number
+
+    def __init__(self, titles: Sequence[str]) -> None:
+        super().__init__(id="tabs")
+        self._titles = tuple(titles)
+        self._active = 1
+        self._shown: frozenset[int] = frozenset()
+        self._where = ""
+        self._ends: list[tuple[int, int]] = []
+
+    def show(self, active: int, shown: frozenset[int], moment: Moment) -> None:
+        """Mark the active pane and those on the screen, and say where the cursor is."""
+        self._active, self._shown, self._where = active, shown, where(moment)
+        self.refresh()
+
+    def render(self) -> Content:
+        """The line; where each number ends is kept for the mouse."""
+        right = Content.styled(f"{self._where} ", "$text-muted")
+        room = self.size.width - right.cell_length - 1
+        tabs = self._tabs(everywhere=True)
+        if sum(tab.cell_length for _, tab in tabs) > room:
+            tabs = self._tabs(everywhere=False)
+        line, self._ends = Content(""), []
+        for number, tab in tabs:
+            line += tab
+            self._ends.append((line.cell_length, number))
+        gap = self.size.width - line.cell_length - right.cell_length
+        return line + Content(" " * gap) + right if gap > 0 else line
+
+    def _tabs(self, everywhere: bool) -> list[tuple[int, Content]]:
+        return [
+            (number, self._tab(number, title if everywhere or number == self._active else ""))
+            for number, title in enumerate(self._titles, start=1)
+        ]
+
+    def _tab(self, number: int, title: str) -> Content:
+        label = f" {number} {title} " if title else f" {number} "
+        if number == self._active:
+            return Content.styled(label, "bold $background on $accent")
+        return Content.styled(label, "$foreground" if number in self._shown else "$text-disabled")
+
+    def on_click(self, event: events.Click) -> None:
+        """Go to the pane whose number or title was clicked."""
+        for end, number in self._ends:
+            if event.x < end:
+                self.post_message(self.Chosen(number))
+                return
+
+
+def where(moment: Moment) -> str:
+    """The cursor in words: token and its text, layer, expert; Σ when runs are summed."""
+    located = moment.located
+    if located is None:
+        return ""
+    trace, row = located
+    cursor, rows = moment.cursor, moment.snapshot.rows
+    parts = [f"token {cursor.token + 1}/{rows} {plain(trace.tokens[row])}", f"layer {cursor.layer}"]
+    if trace.model.is_moe:
+        parts.append(f"expert {cursor.expert}")
+    if moment.mode is Mode.SESSION:
+        parts.append(f"Σ {len(moment.runs)} runs" if len(moment.runs) != 1 else "Σ 1 run")
+    return " · ".join(parts)

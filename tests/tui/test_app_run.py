@@ -1,0 +1,181 @@
+"""From a prompt to rows on the screen, and every way to stop."""
+
+from __future__ import annotations
+
+from textual.widgets import Button
+
+from moetui.settings import Settings
+from moetui.trace import Phase
+from moetui.tui.prompt import PromptInput
+from moetui.tui.screens.choose import ModelDialog
+from moetui.tui.screens.failure import FailureDialog
+from tests.tui.stage_app import staged
+
+
+async def test_the_demo_model_loads_and_its_prompt_runs_by_itself() -> None:
+    async with staged() as stage:
+        await stage.settle()
+        assert stage.engine.calls == [("load", "demo")]
+        assert "127 + 45 =" in stage.text
+        assert "LOADING" in stage.text
+        stage.engine.ready()
+        await stage.settle()
+        assert stage.engine.calls[1:] == [("run", "127 + 45 =", 32)]
+        stage.engine.prefill()
+        await stage.settle()
+        assert stage.pane("map").view is not None
+        assert "RUNNING" in stage.text
+        assert "token 6/6" in stage.text
+
+
+async def test_another_model_waits_for_a_prompt() -> None:
+    async with staged(model="org/name") as stage:
+        await stage.settle()
+        stage.engine.ready()
+        await stage.settle()
+        assert stage.engine.calls == [("load", "org/name")]
+
+
+async def test_a_typed_prompt_runs_and_focus_goes_to_the_map() -> None:
+    async with staged(settings=Settings(max_tokens=7)) as stage:
+        await stage.prompted()
+        stage.engine.finish()
+        await stage.press("slash")
+        field = stage.screen.query_one(PromptInput)
+        assert field.has_focus
+        field.value = ""
+        await stage.press(*"2 q?", "enter")
+        assert stage.engine.calls[-1] == ("run", "2 q?", 7)
+        assert stage.pane("map").has_focus
+
+
+async def test_an_empty_prompt_says_so_and_does_nothing() -> None:
+    async with staged() as stage:
+        await stage.prompted()
+        stage.screen.query_one(PromptInput).value = "  "
+        before = list(stage.engine.calls)
+        await stage.press("slash", "enter")
+        assert stage.engine.calls == before
+        assert stage.toasts == ["nothing to run: type a prompt first"]
+
+
+async def test_a_prompt_entered_while_loading_runs_when_ready() -> None:
+    async with staged(model="org/name") as stage:
+        await stage.press("slash", "enter")
+        assert stage.engine.calls == [("load", "org/name")]
+        stage.engine.ready()
+        await stage.settle()
+        assert stage.engine.calls[-1] == ("run", "127 + 45 =", 32)
+
+
+async def test_a_prompt_entered_while_running_takes_its_place() -> None:
+    async with staged() as stage:
+        await stage.prompted()
+        await stage.press("slash", "x", "enter")
+        assert stage.engine.calls[-2:] == [("cancel",), ("run", "127 + 45 =x", 32)]
+
+
+async def test_the_history_walks_back_and_keeps_the_draft() -> None:
+    async with staged() as stage:
+        await stage.prompted()
+        await stage.press("slash", "x", "enter", "slash", "y")
+        field = stage.screen.query_one(PromptInput)
+        seen = []
+        for key in ("up", "up", "up", "down", "down"):
+            await stage.press(key)
+            seen.append(field.value)
+        assert seen == [
+            "127 + 45 =x", "127 + 45 =", "127 + 45 =", "127 + 45 =x", "127 + 45 =xy",
+        ]  # fmt: skip
+
+
+async def test_escape_unwinds_dialog_then_prompt_then_zoom_then_run() -> None:
+    async with staged() as stage:
+        await stage.prompted()
+        await stage.press("z", "slash", "escape")
+        assert stage.pane("map").has_focus
+        await stage.press("question_mark", "escape")
+        assert stage.app.screen is stage.screen
+        assert stage.screen.workspace.maximised == "map"
+        await stage.press("escape")
+        assert stage.screen.workspace.maximised is None
+        assert ("cancel",) not in stage.engine.calls
+        await stage.press("escape")
+        assert stage.engine.calls[-1] == ("cancel",)
+        assert "stopped" in stage.text
+
+
+async def test_escape_stops_a_load() -> None:
+    async with staged() as stage:
+        await stage.settle()
+        await stage.press("escape")
+        assert stage.engine.calls[-1] == ("cancel",)
+        assert "NO MODEL" in stage.text
+
+
+async def test_a_failure_is_a_dialog_and_the_app_lives_on() -> None:
+    async with staged() as stage:
+        await stage.settle()
+        stage.engine.fail("no [bold]model[/] at /nowhere", "give a \x1b[31mfolder")
+        await stage.settle()
+        assert isinstance(stage.app.screen, FailureDialog)
+        assert "no [bold]model[/] at /nowhere" in stage.text
+        assert "→ give a ␛[31mfolder" in stage.text
+        await stage.press("right", "enter")
+        assert stage.app.screen is stage.screen
+        await stage.press("o", *"demo-dense", "enter")
+        assert stage.engine.calls[-1] == ("load", "demo-dense")
+        stage.engine.ready()
+        await stage.settle()
+        assert "READY" in stage.text
+
+
+async def test_a_failure_offers_another_model() -> None:
+    async with staged() as stage:
+        stage.engine.fail("the model does not fit", "open a smaller one")
+        await stage.settle()
+        focused = stage.app.focused
+        assert isinstance(focused, Button) and focused.id == "choose"
+        await stage.press("enter")
+        assert isinstance(stage.app.screen, ModelDialog)
+        await stage.press("down", "down", "enter")
+        assert stage.engine.calls[-1] == ("load", "demo-dense")
+
+
+async def test_the_same_failure_is_told_once() -> None:
+    async with staged() as stage:
+        stage.engine.fail("bad", "mend it")
+        await stage.settle()
+        await stage.press("escape")
+        stage.engine.say(phase=Phase.EMPTY)
+        await stage.settle()
+        assert stage.app.screen is stage.screen
+
+
+async def test_a_prompt_without_a_model_says_what_to_do() -> None:
+    async with staged() as stage:
+        await stage.press("escape", "slash", "enter")
+        assert stage.toasts == ["no model is open: press o to open one"]
+
+
+async def test_quit_while_loading_is_clean_and_never_waits() -> None:
+    async with staged() as stage:
+        await stage.press("q")
+        assert stage.engine.calls[-1] == ("close",)
+        assert stage.app.return_code == 0
+
+
+async def test_hostile_text_stays_text() -> None:
+    tokens = ["[bold]a", "\x1b[2J", "\u202eabc", "x\n", "[/]", "𝕏"]
+    async with staged((200, 60), panes=None, T=6, tokens=tokens) as stage:
+        await stage.prompted()
+        await stage.press("home")
+        assert "token 1/6 [bold]a" in stage.text
+        await stage.press("l")
+        assert "token 2/6 ␛[2J" in stage.text
+        stage.engine.load("[red]x\x1b")
+        stage.engine.ready()
+        await stage.settle()
+        assert "\x1b" not in stage.text
+        await stage.press("o")
+        assert "\x1b" not in stage.text

@@ -1,0 +1,155 @@
+"""The session: one cursor, what is shown, and the load of every run."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from moetui.analyses.expert_load import run_load
+from moetui.tui.moment import Cursor
+from moetui.tui.session import Session
+from tests.builders import make_trace
+from tests.tui.fake_engine import FakeEngine
+
+
+def started(steps: int = 0) -> tuple[Session, FakeEngine]:
+    engine = FakeEngine(make_trace(16, 8, 16, 4, prompt_tokens=6))
+    session = Session()
+    engine.load("demo")
+    engine.ready()
+    engine.prefill()
+    engine.step(steps)
+    session.take(engine.snapshot())
+    return session, engine
+
+
+def test_the_same_version_changes_nothing() -> None:
+    session, engine = started()
+    assert not session.take(engine.snapshot())
+    engine.step()
+    assert session.take(engine.snapshot())
+
+
+def test_the_cursor_follows_the_newest_token_until_it_is_moved() -> None:
+    session, engine = started()
+    assert session.cursor.token == 5
+    engine.step(2)
+    session.take(engine.snapshot())
+    assert session.cursor.token == 7
+    session.move_token(-3)
+    engine.step()
+    session.take(engine.snapshot())
+    assert session.cursor.token == 4
+    session.follow()
+    engine.step()
+    session.take(engine.snapshot())
+    assert session.cursor.token == 9
+
+
+def test_a_step_past_the_end_follows_again() -> None:
+    session, engine = started(steps=2)
+    session.step(-1)
+    assert (session.cursor.token, session.following) == (6, False)
+    session.step(1)
+    assert (session.cursor.token, session.following) == (7, False)
+    session.step(1)
+    assert session.following
+
+
+def test_a_new_run_is_followed_again() -> None:
+    session, engine = started(steps=2)
+    session.move_token(-5)
+    engine.finish()
+    engine.prefill()
+    session.take(engine.snapshot())
+    assert session.following
+    assert session.cursor.token == 5
+
+
+def test_the_cursor_stays_within_the_model() -> None:
+    session, _ = started()
+    session.put(token=99, layer=99, expert=99)
+    assert session.cursor == Cursor(5, 7, 15)
+    session.put(token=-1, layer=-1, expert=-1)
+    assert session.cursor == Cursor(0, 0, 0)
+
+
+def test_the_cursor_starts_on_the_strongest_expert() -> None:
+    session, engine = started()
+    assert session.cursor.expert == engine.whole.expert_ids[5, 0, 0]
+
+
+def test_chosen_experts_are_walked_by_number_and_round() -> None:
+    session, engine = started()
+    chosen = sorted(engine.whole.expert_ids[5, 0].tolist())
+    session.put(expert=chosen[0])
+    walked = []
+    for _ in chosen:
+        session.move_chosen(1)
+        walked.append(session.cursor.expert)
+    assert walked == [*chosen[1:], chosen[0]]
+    session.move_chosen(-1)
+    assert session.cursor.expert == chosen[-1]
+
+
+def test_a_paused_view_stands_still_and_catches_up() -> None:
+    session, engine = started()
+    session.pause()
+    engine.step(3)
+    assert not session.take(engine.snapshot())
+    assert session.shown.rows == 6
+    assert session.latest.rows == 9
+    session.pause()
+    assert session.shown.rows == 9
+
+
+def test_the_load_of_every_run_equals_that_of_its_whole_trace() -> None:
+    session, engine = started()
+    for _ in range(3):
+        engine.step(3)
+        session.take(engine.snapshot())
+    engine.step()  # the last row comes, and a new run starts, between two looks
+    first = engine.snapshot().recording
+    engine.prefill()
+    engine.step(2)
+    session.take(engine.snapshot())
+    second = engine.snapshot().recording
+    assert first is not None and second is not None
+    assert len(session.runs) == 2
+    for load, recording in zip(session.runs, (first, second), strict=True):
+        whole = run_load(recording.trace())
+        np.testing.assert_array_equal(load.prefill, whole.prefill)
+        np.testing.assert_array_equal(load.decode, whole.decode)
+        assert (load.prefill_tokens, load.decode_tokens) == (6, whole.decode_tokens)
+
+
+def test_runs_that_end_while_the_view_is_paused_are_counted() -> None:
+    session, engine = started()
+    session.pause()
+    engine.finish()
+    session.take(engine.snapshot())
+    engine.prefill()
+    session.take(engine.snapshot())
+    assert len(session.runs) == 1  # what is shown stands still
+    session.pause()
+    assert [load.tokens for load in session.runs] == [16, 6]
+
+
+def test_another_model_starts_a_new_session() -> None:
+    session, engine = started(steps=2)
+    engine.load("other")
+    session.take(engine.snapshot())
+    assert session.runs == ()
+    assert session.cursor == Cursor()
+
+
+def test_a_dense_model_has_layers_and_tokens_but_no_experts() -> None:
+    engine = FakeEngine(make_trace(6, 4, moe_layers=()))
+    session = Session()
+    engine.load("demo-dense")
+    engine.ready()
+    engine.prefill()
+    session.take(engine.snapshot())
+    session.put(layer=3, expert=5)
+    assert session.cursor == Cursor(5, 3, 0)
+    session.move_chosen(1)
+    assert session.cursor.expert == 0
