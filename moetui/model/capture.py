@@ -225,7 +225,8 @@ class Capture:
         """Between a router and its bank, the last full-width top-k is the selection."""
         if self._record.layers and (site := self._architecture.sites.get(self._layer)):
             record = self._record.layers[self._layer]
-            if record.logits is not None and a.shape[-1] >= site.num_experts:
+            between = record.logits is not None and record.indices is None
+            if between and a.shape[-1] >= site.num_experts:
                 record.ranked = a
         return call(a, *args, **kwargs)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-_BLOCK = 1 << 16
+_BLOCK = 1 << 20
 _BLOCKS = 64
 
 
 def digest(folder: Path) -> str:
     """16 hex digits of SHA-256 over config.json and every weight file: name, size, first block
     (which holds the header) and 64 blocks spread over the rest. Two checkpoints that differ in
-    one weight alone may share it; files of up to 4 MiB are covered whole.
+    one weight alone may share it; files of up to 64 MiB are covered whole.
     """
     hasher = hashlib.sha256((folder / "config.json").read_bytes())
     for path in sorted(folder.glob("*.safetensors")):

@@ -12,8 +12,8 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from moetui.errors import MoetuiError
 from moetui.trace import Ending, Failure, Phase, Recording, Snapshot
@@ -26,57 +26,61 @@ _LOG_LINES = 200
 _SMOOTHING = 0.1
 
 
-class _CancelledError(Exception):
+class _StoppedError(Exception):
     """Raised inside a load that the user stopped."""
+
+
+@dataclass(frozen=True)
+class _Command:
+    """Something to do, and the event that stops it."""
+
+    act: Callable[[], None]
+    stop: threading.Event
 
 
 class EngineThread:
     """Implements `moetui.trace.Engine`; making one is cheap and imports no mlx."""
 
     def __init__(self) -> None:
-        self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._cancel = threading.Event()
+        self._commands: queue.SimpleQueue[_Command | None] = queue.SimpleQueue()
+        # Set to stop the newest load and the newest run, under way or still waiting.
+        self._stop_load, self._stop_run = threading.Event(), threading.Event()
         self._snapshot = Snapshot()
-        self._publishing = threading.Lock()
         self._model: Model | None = None
-        self._closed = False
         threading.Thread(target=self._serve, name="moetui-engine", daemon=True).start()
 
     def load(self, model: str) -> None:
-        """Load `model` once the current work has stopped."""
-        self._submit(lambda: self._load(model))
+        """Load `model`; whatever is under way or waiting is stopped first."""
+        self.cancel()
+        self._stop_load = stop = threading.Event()
+        self._commands.put(_Command(lambda: self._load(model, stop), stop))
 
     def run(self, prompt: str, max_tokens: int) -> None:
-        """Trace and continue `prompt` once the current work has stopped."""
-        self._submit(lambda: self._run(prompt, max_tokens))
+        """Trace and continue `prompt`: after a load that is under way, instead of a run."""
+        self._stop_run.set()
+        self._stop_run = stop = threading.Event()
+        self._commands.put(_Command(lambda: self._run(prompt, max_tokens, stop), stop))
 
     def cancel(self) -> None:
         """Stop what is under way: a run within one token, a load at its next step."""
-        self._cancel.set()
+        self._stop_load.set()
+        self._stop_run.set()
 
     def close(self) -> None:
         """End the engine without waiting for it."""
-        self._closed = True
-        self._cancel.set()
+        self.cancel()
         self._commands.put(None)
 
     def snapshot(self) -> Snapshot:
         """The newest state; safe from any thread."""
         return self._snapshot
 
-    def _submit(self, command: Callable[[], None]) -> None:
-        self._cancel.set()
-        self._commands.put(command)
-
     def _serve(self) -> None:
         while (command := self._commands.get()) is not None:
-            if not self._commands.empty():
-                continue  # a newer command has overtaken this one
-            self._cancel.clear()
-            if self._closed:
-                return
+            if command.stop.is_set():
+                continue  # stopped before it began, or overtaken by a newer one
             try:
-                command()
+                command.act()
             except MoetuiError as error:
                 self._fail(Failure(error.message, error.hint))
             except Exception as error:  # the explorer must live on, whatever a model does
@@ -87,14 +91,9 @@ class EngineThread:
                     )
                 )
 
-    def _publish(self, **changes: object) -> None:
-        """Replace the snapshot by a newer one."""
-        with self._publishing:
-            self._snapshot = replace(
-                self._snapshot,
-                version=self._snapshot.version + 1,
-                **changes,  # type: ignore[arg-type]
-            )
+    def _publish(self, **changes: Any) -> None:
+        """Replace the snapshot by a newer one; only the engine's own thread does this."""
+        self._snapshot = replace(self._snapshot, version=self._snapshot.version + 1, **changes)
 
     def _note(self, line: str) -> None:
         log = (*self._snapshot.log, f"{time.strftime('%H:%M:%S')} {line}")
@@ -105,15 +104,15 @@ class EngineThread:
         phase = Phase.READY if self._model is not None else Phase.EMPTY
         self._publish(phase=phase, detail="", failure=failure, ending=Ending.FAILED)
 
-    def _load(self, name: str) -> None:
+    def _load(self, name: str, stop: threading.Event) -> None:
         from moetui.model.load import load
 
         self._forget_model()
         self._note(f"loading {name}")
         self._publish(phase=Phase.LOADING, detail=name, failure=None)
         try:
-            self._model = load(name, progress=self._step)
-        except _CancelledError:
+            self._model = load(name, progress=lambda step: self._step(step, stop))
+        except _StoppedError:
             self._note(f"stopped loading {name}")
             self._publish(phase=Phase.EMPTY, detail="")
             return
@@ -121,10 +120,9 @@ class EngineThread:
         self._note(f"{name} ready: {info.num_layers} layers, {info.num_experts} experts")
         self._publish(phase=Phase.READY, detail="", model=info, memory_bytes=self._memory(), rows=0)
 
-    def _step(self, step: str) -> None:
-        if self._cancel.is_set():
-            raise _CancelledError
-        self._note(step)
+    def _step(self, step: str, stop: threading.Event) -> None:
+        if stop.is_set():
+            raise _StoppedError
         self._publish(detail=step)
 
     def _forget_model(self) -> None:
@@ -140,12 +138,12 @@ class EngineThread:
         gc.collect()
         mx.clear_cache()
 
-    def _run(self, prompt: str, max_tokens: int) -> None:
+    def _run(self, prompt: str, max_tokens: int, stop: threading.Event) -> None:
         model = self._model
         if model is None:
             raise MoetuiError("no model is loaded", "press o and choose one")
         self._publish(phase=Phase.RUNNING, failure=None, ending=Ending.RUNNING, detail="reading")
-        generation = model.generate(prompt, max_tokens, cancel=self._cancel)
+        generation = model.generate(prompt, max_tokens, cancel=stop)
         recording = Recording(generation.prompt)
         self._publish(
             recording=recording,

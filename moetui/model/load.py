@@ -42,14 +42,14 @@ def load(
 
     config = check(folder)
     progress("reading weights")
-    network, stored = _read_weights(folder)
+    network, stored = _read_weights(folder, progress)
     progress("reading the tokenizer")
     tokenizer = _read_tokenizer(folder)
     progress("testing what can be read")
     return Model(name, folder, network, tokenizer, config, stored)
 
 
-def _read_weights(folder: Path) -> tuple[Any, str]:
+def _read_weights(folder: Path, progress: Progress) -> tuple[Any, str]:
     """The network, evaluated, and the type in which the checkpoint stores its weights."""
     import mlx.core as mx
     from mlx.utils import tree_flatten
@@ -64,6 +64,10 @@ def _read_weights(folder: Path) -> tuple[Any, str]:
         ]
         if mx.default_device() == mx.Device(mx.cpu):
             network.set_dtype(mx.float32)
+        for number, layer in enumerate(network.layers, 1):  # in steps that a user can stop
+            progress(f"reading weights, layer {number} of {len(network.layers)}")
+            if layer is not None:
+                mx.eval(layer.parameters())
         mx.eval(network.parameters())
     except (
         ValueError,

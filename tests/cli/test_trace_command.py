@@ -1,0 +1,81 @@
+"""`moetui trace`, as a process would call it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import moetui
+from moetui.cli import run
+
+PROMPT = "127 + 45 ="
+KEYS = {
+    "schema_version", "model", "tokens", "token_ids", "layers", "router_logits", "expert_ids",
+    "expert_weights", "shares", "seed_ratio", "lens", "completeness",
+}  # fmt: skip
+
+
+def test_the_json_holds_the_trace(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    assert run(["trace", "-p", PROMPT]) == 0
+    out, err = capfdbinary.readouterr()
+    document = json.loads(out)
+    assert document.keys() >= KEYS
+    assert err == b""
+    trace = moetui.load("demo").trace(PROMPT)
+    assert document["tokens"] == ["127", " +", " 45", " ="]
+    assert np.array_equal(np.array(document["router_logits"], np.float32), trace.router_logits)
+    assert document["expert_ids"] == trace.expert_ids.tolist()
+    assert document["model"]["digest"] == trace.model.digest
+
+
+def test_a_file_gets_the_same_bytes_as_standard_output(
+    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    path = tmp_path / "t.json"
+    assert run(["trace", "-p", PROMPT, "--max-tokens", "3", "-o", str(path)]) == 0
+    assert capfdbinary.readouterr().out == b""
+    run(["trace", "-p", PROMPT, "--max-tokens", "3"])
+    assert capfdbinary.readouterr().out == path.read_bytes()
+
+
+def test_the_binary_form_opens_again(tmp_path: Path) -> None:
+    path = tmp_path / "t.moetrace"
+    assert run(["trace", "-p", PROMPT, "--max-tokens", "2", "-o", str(path)]) == 0
+    trace = moetui.open_trace(path)
+    assert len(trace) == 6 and trace.prompt_tokens == 4
+
+
+def test_the_text_form_names_every_layers_experts(
+    capfdbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    run(["trace", "-p", PROMPT, "--format", "text"])
+    text = capfdbinary.readouterr().out.decode()
+    trace = moetui.load("demo").trace(PROMPT)
+    best, weight = trace.expert_ids[-1, -1, 0], trace.expert_weights[-1, -1, 0]
+    assert f"layer  7  {best}:{weight:.3f}" in text.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["trace"], 2, "Missing option '-p'"),
+        (["trace", "-p", ""], 2, "the prompt is empty"),
+        (["trace", "-p", "x", "-m", "./none"], 2, "no such model"),
+        (["trace", "-p", "x", "-o", "/no/folder/t.json"], 2, "cannot write"),
+        (["trace", "-p", "x", "--max-tokens", "-1"], 2, "--max-tokens"),
+        (["trcae"], 2, "'trcae'"),
+        (["--nonsense"], 2, "--nonsense"),
+    ],
+)
+def test_bad_usage_is_two_lines_and_an_exit_code(
+    arguments: list[str], code: int, says: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments) == code
+    out, err = capfd.readouterr()
+    lines = err.splitlines()
+    assert out == "" and len(lines) == 2
+    assert lines[0].startswith("error: ") and says in lines[0]
+    assert lines[1].startswith("hint: ")
