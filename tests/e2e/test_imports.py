@@ -30,7 +30,6 @@ finally:
 FIRST_FRAME = """
 import asyncio, json, sys
 from moetui.model.engine import EngineThread
-from moetui.trace import Phase
 from moetui.tui.app import MoetuiApp
 
 def imported():
@@ -43,7 +42,6 @@ class Watched(EngineThread):
 
 async def explore():
     async with app.run_test(size=(120, 40)) as pilot:
-        found.update(first=imported())
         while app.engine.snapshot().model is None:
             assert app.engine.snapshot().failure is None, app.engine.snapshot().failure
             await pilot.pause(0.05)

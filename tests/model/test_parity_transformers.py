@@ -118,6 +118,22 @@ def test_logits_after_every_third_token_of_the_longest_prompt(pair: Pair) -> Non
         pair.assert_close("logits", trace.logits, prompt["logits"][length - 1])
 
 
+def test_generation_token_by_token_goes_where_full_passes_go(pair: Pair) -> None:
+    """With a cache, past the end of a sliding window; transformers ran without one."""
+    for prompt in (p for p in pair.reference.prompts if p.generated):
+        start = len(prompt) - prompt.generated
+        generation = pair.model.generate(prompt.ids[:start], prompt.generated)
+        steps = list(generation)
+        assert [int(step.token_ids[0]) for step in steps] == prompt.ids[start:]
+        pair.assert_close("logits", generation.prompt.logits, prompt["logits"][start - 1])
+        for row, step in enumerate(steps, start):
+            pair.assert_close("logits", step.logits, prompt["logits"][row])
+            if pair.reference.is_moe:
+                logits, ids = prompt["router_logits"][[row]], prompt["expert_ids"][[row]]
+                pair.assert_close("router_logits", step.router_logits, logits)
+                assert np.array_equal(step.expert_ids, ids)
+
+
 def test_residual_streams(pair: Pair) -> None:
     for prompt, trace in pair:
         assert trace.streams is not None

@@ -20,7 +20,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # everything needed is made here
 import numpy as np
 import torch
 from families import FAMILIES, SPECIAL, VOCABULARY, Family, save
-from record import Arrays, load, record, smallest_gap
+from record import Arrays, continued, load, record, smallest_gap
 from transformers import AutoTokenizer
 from transformers.utils import logging
 
@@ -29,36 +29,44 @@ DEMO = HERE.parents[1] / "moetui" / "demo" / "olmoe"
 
 # Two programs that round differently agree to about 1e-5; a gap of 1e-3 leaves no doubt.
 CLEAR = 1e-3
-PROMPT_LENGTHS = (1, 7, 24)
+PROMPT_LENGTHS = (1, 7, 12)
+# The last prompt goes on with what transformers generates, so that one token at a time can be
+# compared too; far more tokens than any sliding window here.
+GENERATED = 12
 DEMO_TEXTS = ("127 + 45 =", "The capital of France is", "def fibonacci(n):")
 
 
 def prompts() -> list[list[int]]:
-    """Fixed ids: one token, a few, and more than any sliding window here."""
+    """Fixed ids: one token, a few, and more than a sliding window holds."""
     ids = np.random.default_rng(20).integers(len(SPECIAL), VOCABULARY, sum(PROMPT_LENGTHS))
     ends = np.cumsum(PROMPT_LENGTHS)[:-1]
     return [part.tolist() for part in np.split(ids, ends)]
 
 
-def measure(folder: Path, token_ids: list[list[int]]) -> Arrays:
+def measure(folder: Path, token_ids: list[list[int]], generated: int) -> Arrays:
     """Reference values of all prompts under flat names, and which weights they belong to."""
     model = load(folder)
     flat: Arrays = {}
-    for number, ids in enumerate(token_ids):
+    for number, prompt in enumerate(token_ids):
+        last = number == len(token_ids) - 1
+        ids = continued(model, prompt, generated) if last else prompt
         flat |= {f"{number}.{name}": value for name, value in record(model, ids).items()}
+        flat[f"{number}.generated"] = np.array(len(ids) - len(prompt))
     flat["prompts"] = np.array(len(token_ids))
     flat["weights_sha256"] = np.array(weights_digest(folder))
     return flat
 
 
 def gap(flat: Arrays) -> float:
-    """The least clear decision of any router at any token; infinite where nothing routes."""
-    gaps = [
-        smallest_gap(flat[f"{number}.router_logits"], flat[f"{number}.expert_ids"].shape[-1])
-        for number in range(int(flat["prompts"]))
-        if f"{number}.router_logits" in flat
-    ]
-    return min(gaps, default=float("inf"))
+    """The least clear decision: of any router at any token, or of the next generated token."""
+    gaps = []
+    for number in range(int(flat["prompts"])):
+        if f"{number}.router_logits" in flat:
+            k = flat[f"{number}.expert_ids"].shape[-1]
+            gaps.append(smallest_gap(flat[f"{number}.router_logits"], k))
+        if generated := int(flat[f"{number}.generated"]):
+            gaps.append(smallest_gap(flat[f"{number}.logits"][-generated - 1 :], 1))
+    return min(gaps)
 
 
 def weights_digest(folder: Path) -> str:
@@ -74,7 +82,7 @@ def make_family(family: Family, out: Path) -> str:
     folder = out / family.model_type
     for seed in range(200):
         save(family, folder, seed)
-        flat = measure(folder, prompts())
+        flat = measure(folder, prompts(), GENERATED)
         if gap(flat) > CLEAR:
             np.savez_compressed(out / f"{family.model_type}.npz", allow_pickle=False, **flat)
             return f"{family.model_type}: seed {seed}, smallest gap {gap(flat):.1e}"
@@ -84,7 +92,7 @@ def make_family(family: Family, out: Path) -> str:
 def make_demo(out: Path) -> str:
     """Values of the bundled model on a few texts; its margins are what training made them."""
     tokenizer = AutoTokenizer.from_pretrained(DEMO)
-    flat = measure(DEMO, [tokenizer(text)["input_ids"] for text in DEMO_TEXTS])
+    flat = measure(DEMO, [tokenizer(text)["input_ids"] for text in DEMO_TEXTS], generated=0)
     flat["texts"] = np.array(DEMO_TEXTS)
     for number in range(len(DEMO_TEXTS)):
         # The largest field by far, and the tiny families have it.

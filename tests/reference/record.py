@@ -164,11 +164,19 @@ def _routing(model: nn.Module, taps: Taps, layers: list[int]) -> dict[str, torch
     return {name: torch.stack(values, dim=1) for name, values in rows.items()}
 
 
-def smallest_gap(router_logits: NDArray[Any], k: int) -> float:
-    """The smallest distance between neighbours among the k + 1 highest router logits.
+def continued(model: nn.Module, token_ids: list[int], count: int) -> list[int]:
+    """The prompt and `count` tokens that follow it greedily, every one from a full pass."""
+    ids = list(token_ids)
+    with torch.no_grad():
+        for _ in range(count):
+            ids.append(int(model(torch.tensor([ids]), use_cache=False).logits[0, -1].argmax()))
+    return ids
 
-    Where it is far above rounding, two correct programs must name the same experts in the same
-    order.
+
+def smallest_gap(logits: NDArray[Any], k: int) -> float:
+    """The smallest distance between neighbours among the k + 1 highest values of any row.
+
+    Where it is far above rounding, two correct programs must name the same k in the same order.
     """
-    best = -np.sort(-router_logits, axis=-1)[..., : k + 1]
+    best = -np.sort(-logits, axis=-1)[..., : k + 1]
     return float(-np.diff(best, axis=-1).max())

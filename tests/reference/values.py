@@ -34,8 +34,13 @@ class Prompt:
 
     @property
     def ids(self) -> list[int]:
-        """The prompt as plain token ids."""
+        """All rows as plain token ids."""
         return [int(token) for token in self["token_ids"]]
+
+    @property
+    def generated(self) -> int:
+        """How many of the last rows were generated greedily from those before them."""
+        return int(self["generated"])
 
     @property
     def clear_cut(self) -> Array:
