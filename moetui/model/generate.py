@@ -14,7 +14,7 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from moetui.model.capture import PassRecord, Want
 from moetui.model.lens import LazyLens, readout
-from moetui.model.readings import LazyReadings, read
+from moetui.model.readings import LazyReadings
 from moetui.trace import Ending, Trace
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Generation:
     def _note(self, record: PassRecord) -> None:
         """Called as soon as a pass is built: start its readings right behind it."""
         model = self._model
-        readings = read(record, model.architecture, model.decomposition, self._want)
+        readings = model.readings(record, self._want)
         lens = model.lazy_lens(record, self._lens)
         mx.async_eval(*readings.arrays(), *(lens.arrays() if lens else ()))
         self._passes.append((readings, lens))

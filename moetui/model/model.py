@@ -60,7 +60,8 @@ class Model:
         self.capture = Capture(network, self.architecture)
         probe = Probe(network, self.architecture, self.capture)
         self.lens_reader: Lens = probe.lens
-        self.decomposition: Decomposition | None = probe.decomposition
+        self._decomposition: Decomposition | None = probe.decomposition
+        self._ranking_signs = probe.ranking_signs
         self.info = _info(name, folder, config, stored_dtype, self, probe)
 
     def tokenize(self, text: str) -> Ids:
@@ -171,13 +172,24 @@ class Model:
         with self.capture.on(want, records.append):
             self.network(mx.array(ids)[None], cache=cache)
         record = records[0]
-        readings = read(record, self.architecture, self.decomposition, want, streams=streams)
+        readings = self.readings(record, want, streams=streams)
         mx.eval(*readings.arrays(), [c.state for c in cache])
         positions = np.arange(len(ids), dtype=np.int32)
         if total * len(self.architecture.layers) > LENS_LIMIT:
             positions = positions[-1:]
         lensed = self._read_lens(record, positions, lens) if self._lens_wanted(lens) else None
         return self.make_trace(ids, readings, lensed, prompt_tokens=len(ids))
+
+    def readings(self, record: PassRecord, want: Want, *, streams: bool = False) -> LazyReadings:
+        """What is wanted of one pass, in the graph."""
+        return read(
+            record,
+            self.architecture,
+            self._decomposition,
+            want,
+            signs=self._ranking_signs,
+            streams=streams,
+        )
 
     def _lens_wanted(self, n: int) -> bool:
         return n > 0 and self.info.lens_error is None
@@ -240,7 +252,6 @@ def _info(
     arrays = [array for _, array in tree_flatten(model.network.parameters())]
     quantization = config.get("quantization") or config.get("quantization_config") or {}
     bits = quantization.get("bits")
-    decomposition = model.decomposition
     return ModelInfo(
         name=name,
         architecture=str(config["model_type"]),
@@ -261,7 +272,7 @@ def _info(
         if sites
         else None,
         shift_invariant=probe.shift_invariant,
-        part_names=decomposition.part_names if decomposition else (),
+        part_names=probe.decomposition.part_names if probe.decomposition else (),
         decomposition_error=probe.decomposition_error,
         lens_error=probe.lens_error,
     )

@@ -19,7 +19,7 @@ from moetui.model.architecture import Architecture
 from moetui.model.capture import Capture, LayerRecord, PassRecord, Want
 from moetui.model.decompose import Decomposition
 from moetui.model.lens import Lens
-from moetui.model.readings import read
+from moetui.model.readings import ranking_signs, read
 from moetui.trace.shares import completeness
 
 _TOKENS = 8
@@ -31,8 +31,9 @@ _HALF_TOLERANCE = 1e-2
 class Probe:
     """What a few tokens showed; see the attributes.
 
-    hidden_size, vocab_size, top_k, dtype: as seen in the pass. shift_invariant: adding 1 to all
-    router logits left experts and weights as they were. lens, decomposition: ready to use.
+    hidden_size, vocab_size, top_k, dtype: as seen in the pass. ranking_signs: see there.
+    shift_invariant: adding 1 to all router logits left experts and weights as they were.
+    lens, decomposition: ready to use.
     lens_error, decomposition_error: one sentence where they failed, None where they hold.
     """
 
@@ -48,7 +49,7 @@ class Probe:
         self._tolerance = _TOLERANCE.get(stream.dtype, _HALF_TOLERANCE)
         routed = [record.layers[layer] for layer in architecture.sites]
         self.top_k = max((_width(layer.indices) for layer in routed), default=0)
-        self._look_at_selection(routed)
+        self.ranking_signs = self._look_at_selection(routed) if routed else None
         self.lens = Lens(network, architecture.layers)
         self.lens.set_tuples([layer.returns_tuple for layer in record.layers])
         self.lens_error = self._test_lens(record, stream)
@@ -74,17 +75,14 @@ class Probe:
             ) from error
         return record
 
-    def _look_at_selection(self, routed: list[LayerRecord]) -> None:
-        """Top-k inside `mx.compile` is seen as a placeholder, or not at all: do not watch it."""
+    def _look_at_selection(self, routed: list[LayerRecord]) -> list[int] | None:
+        """How to read top-k; None where it is inside `mx.compile`, which shows placeholders."""
         try:
-            seen = [layer.ranked for layer in routed if layer.ranked is not None]
-            mx.eval(*seen)
-            self._capture.sees_selection = len(seen) == len(routed)
+            signs = ranking_signs(routed, self._architecture.num_experts)
         except (RuntimeError, ValueError):
-            self._capture.sees_selection = False
-        if not self._capture.sees_selection:
-            for layer in routed:
-                layer.ranked = None
+            signs = None
+        self._capture.sees_selection = signs is not None
+        return signs
 
     def _test_lens(self, record: PassRecord, stream: mx.array) -> str | None:
         assert record.logits is not None

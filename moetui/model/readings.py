@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moetui.model.architecture import Architecture
-from moetui.model.capture import PassRecord, Want
+from moetui.model.capture import LayerRecord, PassRecord, Want
 from moetui.model.decompose import Decomposition
 from moetui.trace import NO_EXPERT, Streams
 
@@ -41,9 +42,14 @@ def read(
     decomposition: Decomposition | None,
     want: Want,
     *,
+    signs: Sequence[int] | None = None,
     streams: bool = False,
 ) -> LazyReadings:
-    """The readings of one pass over a batch of one. Layers that differ are padded to the widest."""
+    """The readings of one pass over a batch of one. Layers that differ are padded to the widest.
+
+    signs: what to multiply the operand of top-k with so that larger is better, a layer each
+    (see `ranking_signs`); None where top-k is hidden.
+    """
     assert record.logits is not None
     sites = list(architecture.sites.values())
     fields = {"logits": record.logits[0, -1].astype(mx.float32)}
@@ -55,8 +61,12 @@ def read(
         fields["router_logits"] = _stack([r.logits for r in layers], E, mx.nan)
         fields["expert_ids"] = _stack([r.indices for r in layers], k, NO_EXPERT, mx.int32)
         fields["expert_weights"] = _stack([r.weights for r in layers], k, mx.nan)
-        if all(layer.ranked is not None for layer in layers):
-            fields["ranked"] = _stack([r.ranked for r in layers], E, mx.nan)
+        if signs is not None:
+            scores = [
+                None if r.ranked is None else r.ranked * sign
+                for r, sign in zip(layers, signs, strict=True)
+            ]
+            fields["selection_scores"] = _stack(scores, E, mx.nan)
         if want.expert_outputs:
             fields["expert_outputs"] = mx.stack(
                 [r.expert_outputs.astype(mx.float32).reshape(rows, k, -1) for r in layers
@@ -115,9 +125,7 @@ def _in_order(host: dict[str, Array]) -> dict[str, Array]:
     """Experts by selection score, best first; equal scores by id. Weights and outputs follow."""
     if "expert_ids" not in host:
         return host
-    ids = host["expert_ids"]
-    ranked = host.pop("ranked", None)
-    scores = None if ranked is None else _as_scores(ranked, ids)
+    ids, scores = host["expert_ids"], host.get("selection_scores")
     # Where top-k is hidden, the mixing weight is the best evidence of the model's preference.
     key = host["expert_weights"] if scores is None else _of_selected(scores, ids)
     key = np.where(ids == NO_EXPERT, -np.inf, key)
@@ -128,8 +136,6 @@ def _in_order(host: dict[str, Array]) -> dict[str, Array]:
         host["expert_outputs"] = np.take_along_axis(
             host["expert_outputs"], order[..., None], axis=-2
         )
-    if scores is not None:
-        host["selection_scores"] = scores
     return host
 
 
@@ -138,22 +144,29 @@ def _of_selected(scores: Array, ids: Array) -> Array:
     return selected
 
 
-def _as_scores(ranked: Array, ids: Array) -> Array:
-    """What top-k ranked, larger = better: `argpartition` is called on the scores or on their
-    negative, and the selected experts tell which, layer by layer."""
-    scores = ranked.copy()
-    for layer in range(ids.shape[1]):
-        if _misplaced(-scores[:, layer], ids[:, layer]) < _misplaced(
-            scores[:, layer], ids[:, layer]
-        ):
-            scores[:, layer] *= -1
-    return scores
+def ranking_signs(layers: Sequence[LayerRecord], experts: int) -> list[int] | None:
+    """1 where a layer's top-k is taken of the scores, -1 where of their negative.
+
+    `argpartition` is called either way; the selected experts of a pass tell which. None when
+    some layer's selection is not the best by either reading, or was not seen.
+    """
+    signs = []
+    for layer in layers:
+        if layer.ranked is None or layer.indices is None:
+            return None
+        ids = np.array(layer.indices).reshape(-1, layer.indices.shape[-1]).astype(np.int64)
+        ranked = np.array(layer.ranked.astype(mx.float32))
+        scores = ranked.reshape(len(ids), -1)[:, :experts]
+        fitting = [sign for sign in (1, -1) if _selects(sign * scores, ids)]
+        if not fitting:
+            return None
+        signs.append(fitting[0])
+    return signs
 
 
-def _misplaced(scores: Array, ids: Array) -> int:
-    """Rows in which some unselected expert outranks a selected one."""
-    ids = np.where(ids == NO_EXPERT, ids[:, :1], ids).astype(np.int64)
+def _selects(scores: Array, ids: Array) -> bool:
+    """Whether in every row the `ids` are the best of `scores`."""
     selected = np.take_along_axis(scores, ids, -1).min(-1)
     others = scores.copy()
     np.put_along_axis(others, ids, -np.inf, -1)
-    return int((np.nan_to_num(others, nan=-np.inf).max(-1) > selected).sum())
+    return bool((others.max(-1) <= selected).all())
