@@ -111,7 +111,9 @@ class LayerShares(msgspec.Struct, frozen=True, kw_only=True):
 class CorrectedDecomposition(msgspec.Struct, frozen=True, kw_only=True):
     """The corrected decomposition over `documents` texts.
 
-    positions: which tokens were read. tokens: the fewest that counted at any layer.
+    positions: which tokens were read. tokens: the fewest that counted at any layer. mean: over
+    mean_layers, those above decoder layer 0, where the seed's ratio is 0 by construction and its
+    mean leaves it out (all layers where there is no other).
     """
 
     label: str
@@ -119,6 +121,7 @@ class CorrectedDecomposition(msgspec.Struct, frozen=True, kw_only=True):
     documents: int
     tokens: int
     layers: tuple[LayerShares, ...]
+    mean_layers: tuple[int, ...]
     mean: LayerShares
     caveats: tuple[str, ...]
 
@@ -229,7 +232,8 @@ def corrected_decomposition(
     if not usable:
         return None
     evidence = Evidence(usable)
-    estimates = evidence.estimate(seed=seed)
+    above = [index for index, layer in enumerate(layers) if layer > 0] or list(range(len(layers)))
+    estimates = evidence.estimate(mean_over=above, seed=seed)
     shares = tuple(
         _layer_shares(model, evidence, estimates, index, layer)
         for index, layer in enumerate((*layers, None))
@@ -242,6 +246,7 @@ def corrected_decomposition(
         documents=len(usable),
         tokens=int(evidence.tokens.min()),
         layers=shares[:-1],
+        mean_layers=tuple(layers[index] for index in above),
         mean=shares[-1],
         caveats=(
             *([f"{dropped} documents dropped: no usable token"] if dropped else []),

@@ -122,9 +122,12 @@ class Evidence:
         seen = [set(links) for links in zip(*(d.margin_link for d in documents), strict=True)]
         self.margin_links = tuple(links.pop() if len(links) == 1 else UNDEFINED for links in seen)
 
-    def estimate(self, *, seed: int) -> ShareEstimates:
-        """All shares, with one set of resampled documents for all of them."""
-        parts = self._by_document["share"].shape[-1]
+    def estimate(self, *, mean_over: Sequence[int], seed: int) -> ShareEstimates:
+        """All shares, with one set of resampled documents for all of them.
+
+        mean_over: the rows of the L axis that the last row of the estimates is the mean of.
+        """
+        parts, rows = self._by_document["share"].shape[-1], list(mean_over)
 
         def shares(weights: Numbers) -> Numbers:
             found = np.concatenate(
@@ -136,7 +139,7 @@ class Evidence:
                 ],
                 axis=-1,
             )
-            whole = np.concatenate([found, found.mean(axis=1, keepdims=True)], axis=1)
+            whole = np.concatenate([found, found[:, rows].mean(axis=1, keepdims=True)], axis=1)
             return np.moveaxis(whole, 0, -1)
 
         found = document_intervals(shares, self._size, seed=seed)

@@ -1,0 +1,184 @@
+"""Two verdicts on `attention_router`: the seed's rule on its ratio, and the rule on real shares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from moetui.analyses.attention_router import (
+    ATTENTION,
+    CorpusDecomposition,
+    CorrectedDecomposition,
+    PromptDecomposition,
+)
+from moetui.stats import Statistic, joined
+from moetui.suites.results import CellResult, Evidence, Verdict, Verdicts
+
+# Minimum size of a decomposition; below a tenth of both there is no verdict.
+MIN_DOCUMENTS, MIN_TOKENS = 100, 5000
+# The largest share of tokens without their router data that a verdict may rest on.
+MISSING = 0.01
+
+SEED_RULE = (
+    "the lowest model's mean ratio over the layers with ratio > 0: H1 above 0.85, H2 from 0.50 to "
+    "0.80, H3 below 0.50, else unclear"
+)
+CORRECTED_RULE = (
+    "attention's share of the routers' variance across tokens, mean over the layers above 0 (as "
+    "in the seed), lowest model, by its 95 % interval over documents: H1 if wholly above 0.85 (in "
+    "every model), H2 if within 0.50 to 0.80, H3 if wholly below 0.50, else unclear; inconclusive "
+    f"below a tenth of {MIN_DOCUMENTS} documents or {MIN_TOKENS:,} tokens, without an interval, "
+    "or with data missing"
+)
+STATEMENTS = {
+    "H1": "attention dominates routing (over 85 %) in every model",
+    "H2": "attention and the token's own embedding share the decision (50-80 % attention)",
+    "H3": "attention is not what dominates routing (under 50 %)",
+    "unclear": "the number lies between the hypotheses",
+}
+INCONCLUSIVE = "inconclusive"
+
+
+class _ModelShare(msgspec.Struct, frozen=True):
+    """Attention's corrected share in one model, or why there is none."""
+
+    model: str
+    share: Statistic | None
+    reason: str | None
+
+
+def conclude(cells: Sequence[CellResult]) -> Verdicts:
+    """Both verdicts over all models of the run."""
+    models = tuple(dict.fromkeys(cell.model for cell in cells))
+    seed, lowest = _seed_verdict(cells)
+    shares = [_model_share(model, cells) for model in models]
+    corrected = _corrected_verdict(shares)
+    values = [s.share.value for s in shares if s.share is not None and s.share.value is not None]
+    return Verdicts(
+        seed=seed,
+        corrected=corrected,
+        why_they_differ=_why(lowest, min(values) if values else None),
+    )
+
+
+def seed_outcome(lowest: float) -> str:
+    """The seed's rule on the lowest model's mean ratio."""
+    if lowest > 0.85:
+        return "H1"
+    if 0.50 <= lowest <= 0.80:
+        return "H2"
+    return "H3" if lowest < 0.50 else "unclear"
+
+
+def corrected_outcome(shares: Sequence[Statistic]) -> str:
+    """The same hypotheses, by the interval of the lowest share; all shares have intervals."""
+    lowest = min(shares, key=lambda share: share.value if share.value is not None else 0.0)
+    low, high = lowest.ci_low, lowest.ci_high
+    if low is None or high is None:
+        return INCONCLUSIVE
+    if all(share.ci_low is not None and share.ci_low > 0.85 for share in shares):
+        return "H1"
+    if low >= 0.50 and high <= 0.80:
+        return "H2"
+    return "H3" if high < 0.50 else "unclear"
+
+
+def _seed_verdict(cells: Sequence[CellResult]) -> tuple[Verdict, float | None]:
+    found = [
+        (cell.model, cell.result.seed.mean_ratio, len(cell.result.seed.layers[0].prompts))
+        for cell in cells
+        if isinstance(cell.result, PromptDecomposition)
+    ]
+    ratios = [ratio for _, ratio, _ in found if ratio is not None]
+    evidence = tuple(
+        Evidence(
+            model=model,
+            measure="seed ratio, mean over layers with ratio > 0",
+            statistic=Statistic(
+                value=ratio, n_documents=prompts, caveat="as published: no interval, no null"
+            ),
+        )
+        for model, ratio, prompts in found
+    )
+    lowest = min(ratios) if ratios else None
+    outcome = INCONCLUSIVE if lowest is None else seed_outcome(lowest)
+    reason = _reasons(cells) or "no ratio was measured"
+    return _verdict("seed rule", outcome, SEED_RULE, evidence, reason), lowest
+
+
+def _corrected_verdict(shares: Sequence[_ModelShare]) -> Verdict:
+    evidence = tuple(
+        Evidence(
+            model=share.model,
+            measure="attention's share of the variance across tokens, mean over layers above 0",
+            statistic=share.share,
+        )
+        for share in shares
+        if share.share is not None
+    )
+    reasons = [f"{share.model}: {share.reason}" for share in shares if share.reason]
+    outcome = (
+        INCONCLUSIVE
+        if reasons or not evidence
+        else corrected_outcome([one.statistic for one in evidence])
+    )
+    return _verdict("corrected", outcome, CORRECTED_RULE, evidence, "; ".join(reasons))
+
+
+def _verdict(
+    label: str, outcome: str, rule: str, evidence: tuple[Evidence, ...], reason: str
+) -> Verdict:
+    statement = STATEMENTS.get(outcome, f"inconclusive: {reason}")
+    return Verdict(label=label, outcome=outcome, statement=statement, rule=rule, evidence=evidence)
+
+
+def _model_share(model: str, cells: Sequence[CellResult]) -> _ModelShare:
+    """The corpus decides where there is one, else the prompts."""
+    own = [cell for cell in cells if cell.model == model]
+    found = _corrected(own)
+    if found is None:
+        return _ModelShare(model, None, _reasons(own) or "no decomposition")
+    share = next((p.across_tokens for p in found.mean.parts if p.part == ATTENTION), None)
+    if share is None or share.value is None:
+        return _ModelShare(model, None, "attention's share is undefined")
+    if found.documents < MIN_DOCUMENTS and found.tokens < MIN_TOKENS:
+        small = f"below the minimum size of {MIN_DOCUMENTS} documents or {MIN_TOKENS:,} tokens"
+        share = msgspec.structs.replace(share, caveat=joined(small, share.caveat))
+    return _ModelShare(model, share, _insufficient(found, share))
+
+
+def _corrected(cells: Sequence[CellResult]) -> CorrectedDecomposition | None:
+    results = [cell.result for cell in cells]
+    corpus = [r.corrected for r in results if isinstance(r, CorpusDecomposition)]
+    prompts = [r.corrected for r in results if isinstance(r, PromptDecomposition)]
+    return next((found for found in (*corpus, *prompts) if found is not None), None)
+
+
+def _insufficient(found: CorrectedDecomposition, share: Statistic) -> str | None:
+    """Why the numbers carry no verdict, None where they do."""
+    if found.documents < MIN_DOCUMENTS / 10 and found.tokens < MIN_TOKENS / 10:
+        return (
+            f"{found.documents} documents and {found.tokens} tokens; a tenth of {MIN_DOCUMENTS} "
+            f"or {MIN_TOKENS:,} is the least"
+        )
+    missing = max(layer.missing_tokens for layer in found.layers)
+    if missing > MISSING * (found.tokens + missing):
+        return f"router data of {missing} of {found.tokens + missing} tokens are missing"
+    return None if share.ci_low is not None else share.caveat or "no interval"
+
+
+def _reasons(cells: Sequence[CellResult]) -> str:
+    return "; ".join(dict.fromkeys(cell.reason for cell in cells if cell.reason is not None))
+
+
+def _why(seed: float | None, corrected: float | None) -> str:
+    ratio = "" if seed is None else f" ({seed:.2f})"
+    share = "" if corrected is None else f" ({corrected:.2f})"
+    return (
+        f"The seed's ratio{ratio} compares the norms of two parts, counts everything that earlier "
+        "layers added (experts' outputs too) as attention, leaves out this layer's own attention "
+        "and the norm, and includes what all experts or all tokens receive alike; the corrected "
+        f"share{share} counts only what attention contributes to differences between experts "
+        "across tokens."
+    )

@@ -1,0 +1,160 @@
+"""What a suite leaves behind: one typed document, seed beside corrected, with its circumstances."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from moetui.analyses.attention_router import CorpusDecomposition, PromptDecomposition
+from moetui.analyses.context_sensitivity import ContextSensitivity
+from moetui.stats import Statistic
+from moetui.trace import ModelInfo, to_json
+from moetui.trace.file import write_atomically
+
+SCHEMA_VERSION = 1
+
+# Every analysis has one result type; its tag is the "type" field in the JSON.
+AnalysisResult = PromptDecomposition | CorpusDecomposition | ContextSensitivity
+
+Status = Literal["done", "inconclusive", "failed"]
+
+_PACKAGES = ("moetui", "mlx", "mlx-lm", "transformers", "numpy", "scipy", "msgspec")
+
+
+class Cell(msgspec.Struct, frozen=True, kw_only=True):
+    """One unit of work: one analysis of one model."""
+
+    model: str
+    analysis: str
+
+
+class CellResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a cell. Done: a result and no reason; inconclusive: a reason and perhaps a
+    partial result; failed: a reason only."""
+
+    model: str
+    analysis: str
+    status: Status
+    reason: str | None
+    seconds: float
+    result: AnalysisResult | None
+
+
+class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A model of the run: what it is, or why it could not be used."""
+
+    name: str
+    info: ModelInfo | None
+    failure: str | None
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """One number that a verdict rests on."""
+
+    model: str
+    measure: str
+    statistic: Statistic
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer, the rule that gives it and what it rests on.
+
+    label: whose rule. outcome: short name, or "inconclusive"; statement: the same in words.
+    """
+
+    label: str
+    outcome: str
+    statement: str
+    rule: str
+    evidence: tuple[Evidence, ...]
+
+
+class Verdicts(msgspec.Struct, frozen=True, kw_only=True):
+    """The seed's verdict, the corrected one, and in one sentence why they need not agree."""
+
+    seed: Verdict
+    corrected: Verdict
+    why_they_differ: str
+
+
+class Published(msgspec.Struct, frozen=True, kw_only=True):
+    """A number that the seed's own report gives for a real model; not measured here."""
+
+    model: str
+    measure: str
+    value: float
+
+
+class SuiteResult(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole run. Times are ISO 8601, UTC; prompts_digest is a SHA-256 over every text given."""
+
+    schema_version: int
+    suite: str
+    question: str
+    models: tuple[ModelRecord, ...]
+    parameters: dict[str, Any]
+    prompts_digest: str
+    seed: int
+    versions: dict[str, str]
+    environment: dict[str, str]
+    started: str
+    finished: str
+    cells: tuple[CellResult, ...]
+    verdict: Verdicts
+    published: tuple[Published, ...]
+    caveats: tuple[str, ...]
+
+    @property
+    def failures(self) -> tuple[CellResult, ...]:
+        """The cells that failed."""
+        return tuple(cell for cell in self.cells if cell.status == "failed")
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on, read without importing any of it."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def environment() -> dict[str, str]:
+    """The kind of machine; nothing that names it."""
+    return {
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "processors": str(os.cpu_count()),
+    }
+
+
+def digest(texts: object) -> str:
+    """SHA-256 over the canonical JSON of `texts`."""
+    return hashlib.sha256(msgspec.json.encode(texts, order="deterministic")).hexdigest()
+
+
+def result_json(result: SuiteResult) -> bytes:
+    """The document as indented UTF-8 JSON with a final newline."""
+    return to_json(result, indent=2)
+
+
+def write_result(result: SuiteResult, path: Path) -> None:
+    """Write the document to `path`, making its folder, so that nobody ever sees half of it.
+
+    Raises TraceFileError where the folder cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, result_json(result))
+
+
+def read_result(path: Path) -> SuiteResult:
+    """The document at `path`. Raises msgspec.ValidationError where it is none."""
+    return msgspec.json.decode(path.read_bytes(), type=SuiteResult)
