@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import msgspec
 import numpy as np
@@ -16,7 +17,13 @@ from numpy.typing import NDArray
 from scipy.stats import binom
 
 from moetui.analyses.expert_load import Counts, RunLoad, total_load
-from moetui.stats import APPROXIMATE, MIN_DOCUMENTS, binary_design_effect, document_intervals
+from moetui.stats import (
+    APPROXIMATE,
+    MIN_DOCUMENTS,
+    binary_design_effect,
+    document_intervals,
+    load_indices,
+)
 from moetui.stats.rate import RULE_OF_THREE
 
 Array = NDArray[np.float64]
@@ -153,17 +160,17 @@ def _layer(
     hits = total.counts[row, :E]
     k = round(hits.sum() / T)
     shares = [t.share if t.times_uniform is None else t.times_uniform * k / E for t in thresholds]
-    pmf = binom.pmf(np.arange(T + 1), T, k / E)
+    chance = _chance(T, k, E)
     verdicts = _verdicts(hits, shares, limits, row) if limits is not None else (None, None, None)
     return LayerLoad(
         layer=total.layers[row],
         experts=E,
         never_fired=int((hits == 0).sum()),
-        never_fired_chance=float(E * pmf[0]),
+        never_fired_chance=chance.never_fired,
         below=[int((hits < share * T).sum()) for share in shares],
-        below_chance=[float(E * pmf[np.arange(T + 1) < share * T].sum()) for share in shares],
+        below_chance=[chance.below(share) for share in shares],
         for_90=_carriers(hits),
-        for_90_chance=_carriers_by_chance(pmf, E),
+        for_90_chance=chance.for_90,
         all_tokens=_evenness(hits, T, k),
         prefill=_evenness(total.prefill[row, :E], total.prefill_tokens, k),
         decode=_evenness(total.decode[row, :E], total.decode_tokens, k),
@@ -179,8 +186,40 @@ def _carriers(hits: Counts) -> int:
     return int(np.searchsorted(carried, SHARE_OF_LOAD * hits.sum() - 1e-9)) + 1
 
 
+@dataclass(frozen=True, eq=False)
+class _Chance:
+    """What an even router shows on `tokens` independent tokens.
+
+    Each of its E experts is used by each token with probability k/E, so an expert's count is
+    binomial; all that is asked here is a sum over experts, for which the marginals are enough.
+    """
+
+    tokens: int
+    experts: int
+    pmf: Array  # [tokens + 1]
+    for_90: float
+    entropy: float  # over ln E
+
+    @property
+    def never_fired(self) -> float:
+        return float(self.experts * self.pmf[0])
+
+    def below(self, share: float) -> float:
+        under = np.arange(self.tokens + 1) < share * self.tokens
+        return float(self.experts * self.pmf[under].sum())
+
+
+@lru_cache(maxsize=64)
+def _chance(tokens: int, k: int, experts: int) -> _Chance:
+    pmf = binom.pmf(np.arange(tokens + 1), tokens, k / experts)
+    p = np.arange(1, tokens + 1) / (k * tokens)
+    entropy = -experts * float((pmf[1:] * p * np.log(p)).sum())
+    scale = float(np.log(experts)) or 1.0
+    return _Chance(tokens, experts, pmf, _carriers_by_chance(pmf, experts), entropy / scale)
+
+
 def _carriers_by_chance(pmf: Array, experts: int) -> float:
-    """The same for expert counts that follow `pmf`: the busiest first, until 90 % is reached."""
+    """`_carriers` for expert counts that follow `pmf`: the busiest first, up to 90 %."""
     size = experts * pmf[::-1]
     load = size * np.arange(len(pmf))[::-1]
     carried = np.cumsum(load)
@@ -191,17 +230,16 @@ def _carriers_by_chance(pmf: Array, experts: int) -> float:
 
 
 def _evenness(hits: Counts, tokens: int, k: int) -> Evenness:
-    """Entropy of the load; its expectation is a sum over experts, so marginals are enough."""
+    """Entropy of the load of E experts."""
     E = len(hits)
     if not tokens or E < 2 or not hits.sum():
         return Evenness(entropy=None, chance=None, tokens=tokens)
-    n = np.arange(1, tokens + 1)
-    p = n / (k * tokens)
-    expected = -E * float((binom.pmf(n, tokens, k / E) * p * np.log(p)).sum())
-    used = hits[hits > 0] / hits.sum()
-    entropy = -float((used * np.log(used)).sum())
-    scale = float(np.log(E))
-    return Evenness(entropy=entropy / scale, chance=expected / scale, tokens=tokens)
+    indices = load_indices(hits, k)
+    return Evenness(
+        entropy=indices.entropy_normalized if indices else None,
+        chance=_chance(tokens, k, E).entropy,
+        tokens=tokens,
+    )
 
 
 def _limits(runs: Sequence[RunLoad], seed: int) -> _Limits:

@@ -26,10 +26,10 @@ class ChosenExpert(msgspec.Struct, frozen=True, kw_only=True):
 class LayerDetail(msgspec.Struct, frozen=True, kw_only=True):
     """The decision of one layer's router at one token.
 
-    chosen: the experts that ran, best first. runner_up: the best eligible expert that did not,
-        None where all ran (k = E) or the rest was not eligible.
-    margin: z of the last chosen minus z of the runner-up; score_margin: the same of the selection
-        score. Both None without a runner-up. Near 0 the choice hangs on rounding.
+    chosen: the experts that ran, best first. passed_over: the best eligible ones that did not, at
+        most as many, best first; empty where all ran (k = E) or the rest was not eligible.
+    margin: z of the last chosen minus z of the first passed over; score_margin: the same of the
+        selection score. Both None where none was passed over. Near 0 the choice hangs on rounding.
     margin_chance: the margin expected of E independent normal logits with this layer's standard
         deviation, which is what a router with random weights shows.
     entropy: H of the router's distribution over its E experts in nats; entropy_normalized: over
@@ -41,7 +41,7 @@ class LayerDetail(msgspec.Struct, frozen=True, kw_only=True):
     layer: int
     num_experts: int
     chosen: list[ChosenExpert]
-    runner_up: ChosenExpert | None
+    passed_over: list[ChosenExpert]
     margin: float | None
     score_margin: float | None
     margin_chance: float | None
@@ -66,7 +66,7 @@ def layer_detail(trace: Trace, index: int, layer: int) -> LayerDetail | None:
     ids = ids[ids != NO_EXPERT].astype(int)
     weights = trace.expert_weights[index, row, : len(ids)].astype(float)
     chosen = [_expert(e, z, score, w) for e, w in zip(ids.tolist(), weights.tolist(), strict=True)]
-    runner_up = _runner_up(ids, z, score)
+    passed_over = [_expert(e, z, score, None) for e in _passed_over(ids, z, score)]
     real = z[~np.isnan(z)]
     entropy, distribution = _entropy(real, softmax=trace.model.shift_invariant)
     parts = trace.rows(index, index + 1).completeness
@@ -74,9 +74,9 @@ def layer_detail(trace: Trace, index: int, layer: int) -> LayerDetail | None:
         layer=layer,
         num_experts=len(real),
         chosen=chosen,
-        runner_up=runner_up,
-        margin=chosen[-1].logit - runner_up.logit if runner_up else None,
-        score_margin=_score_margin(chosen[-1], runner_up),
+        passed_over=passed_over,
+        margin=chosen[-1].logit - passed_over[0].logit if passed_over else None,
+        score_margin=_score_margin(chosen[-1], passed_over),
         margin_chance=_margin_chance(real, len(ids)),
         logit_deviation=float(real.std()),
         entropy=entropy,
@@ -96,20 +96,19 @@ def _expert(expert: int, z: Array, score: Array | None, weight: float | None) ->
     )
 
 
-def _runner_up(ids: NDArray[np.int64], z: Array, score: Array | None) -> ChosenExpert | None:
-    """The best expert that did not run, by selection score; masked groups are not eligible."""
-    ranked = np.where(np.isnan(z), np.nan, z if score is None else score)
-    ranked[ids] = np.nan
-    eligible = np.flatnonzero(np.isfinite(ranked))
-    if not len(eligible):
-        return None
-    return _expert(int(eligible[np.argmax(ranked[eligible])]), z, score, None)
+def _passed_over(ids: NDArray[np.int64], z: Array, score: Array | None) -> list[int]:
+    """The best experts that did not run, by selection score; masked groups are not eligible."""
+    ranked = np.where(np.isnan(z), -np.inf, z if score is None else score)
+    ranked[ids] = -np.inf
+    ranked[np.isnan(ranked)] = -np.inf
+    order = np.argsort(-ranked, kind="stable")[: len(ids)]
+    return [int(e) for e in order if np.isfinite(ranked[e])]
 
 
-def _score_margin(last: ChosenExpert, runner_up: ChosenExpert | None) -> float | None:
-    if runner_up is None or runner_up.score is None or last.score is None:
+def _score_margin(last: ChosenExpert, passed_over: list[ChosenExpert]) -> float | None:
+    if not passed_over or passed_over[0].score is None or last.score is None:
         return None
-    return last.score - runner_up.score
+    return last.score - passed_over[0].score
 
 
 def _entropy(z: Array, *, softmax: bool) -> tuple[float, str]:

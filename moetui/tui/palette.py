@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.style import Style
 from textual.app import App
+from textual.color import Color
 
 # Level 0 is "nothing", 1 … 7 are shares of the scale.
 LEVELS = 8
@@ -25,6 +26,9 @@ MAGMA_DARK = (
 MAGMA_LIGHT = (
     "#efedf2", "#fea973", "#f8765c", "#de4968", "#b73779", "#812581", "#51127c", "#180f3d",
 )  # fmt: skip
+
+# How much of its colour fills a cell behind its bar, so that a low bar is seen from afar.
+FILLING = 0.45
 
 # The eight levels as shapes: the higher the value, the higher the bar.
 BARS = "·▁▂▃▄▅▆█"
@@ -72,11 +76,12 @@ def ramp(depth: Depth, dark: bool, text: Style, faint: Style) -> Ramp:
     colours: Sequence[str] = MAGMA_DARK if dark else MAGMA_LIGHT
     ground = colours[0]
     quiet = "#3a3545" if dark else "#cfcad6"
+    filled = [Color.parse(ground).blend(Color.parse(c), FILLING).hex for c in colours[1:]]
     cells = (
         Style(color=quiet, bgcolor=ground),
-        *(Style(color=c, bgcolor=ground) for c in colours[1:]),
+        *(Style(color=c, bgcolor=f) for c, f in zip(colours[1:], filled, strict=True)),
     )
-    marked = tuple(Style(color=s.color, bgcolor=ground, reverse=True) for s in cells)
+    marked = tuple(Style(color=ground, bgcolor=text.color, bold=True) for _ in cells)
     halves = tuple(
         tuple(Style(color=upper, bgcolor=lower) for lower in colours) for upper in colours
     )
@@ -103,6 +108,11 @@ class PartMark:
 
     letter: str
     style: Style
+    coloured: bool = True
+
+    def stretch(self, cells: int) -> str:
+        """The text of a stretch: the letter once in it, or all over it where colour is missing."""
+        return self.letter.center(cells) if self.coloured else self.letter * cells
 
 
 def part_marks(names: Sequence[str], depth: Depth, text: Style) -> list[PartMark]:
@@ -113,5 +123,5 @@ def part_marks(names: Sequence[str], depth: Depth, text: Style) -> list[PartMark
         taken = {mark.letter for mark in marks}
         free = (c for c in (letter, *name.upper(), *"123456789") if c.strip() and c not in taken)
         style = Style(color="#000000", bgcolor=colour) if depth is Depth.FULL else text
-        marks.append(PartMark(next(free, "?"), style))
+        marks.append(PartMark(next(free, "?"), style, depth is Depth.FULL))
     return marks

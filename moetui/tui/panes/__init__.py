@@ -8,7 +8,7 @@ from moetui.tui.panes.routing_map import RoutingMapPane
 from moetui.tui.panes.token_strip import TokenStripPane
 from moetui.tui.panes.why import WhyPane
 
-PANES: tuple[type[LinePane], ...] = (
+PANES: tuple[type[Pane], ...] = (
     RoutingMapPane,
     WhyPane,
     LensPane,

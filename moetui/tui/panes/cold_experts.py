@@ -2,58 +2,173 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from threading import Thread
+
+from textual.message import Message
+
 from moetui.analyses.cold_experts import ColdExperts, Evenness, LayerLoad, cold_experts
+from moetui.analyses.expert_load import RunLoad
+from moetui.stats import MIN_DOCUMENTS
+from moetui.trace import Phase
 from moetui.tui.moment import Moment
 from moetui.tui.panes.pane import LinePane
 from moetui.tui.panes.reasons import no_routing
-from moetui.tui.widgets.lines import Line
+from moetui.tui.widgets.lines import Line, Span, line_width
+
+_NAME, _COUNT, _ENTROPY = 6, 12, 13
 
 
-class ColdExpertsPane(LinePane):
+class ColdExpertsPane(LinePane[ColdExperts]):
     """Never fired, little used, and how even the load is: each beside its chance level."""
 
     pane_id = "cold"
     title = "cold experts"
     help = (
-        "Counts over the session's prompts; in brackets what an even router would show on as many "
-        "tokens. From 20 prompts on, cold means: the upper limit is under the threshold."
+        "Experts of the session that never fired, or were used by less than a threshold of the "
+        "tokens (× uniform k/E, or 1 %); how many carry 90 % of the load; entropy of the load "
+        "over ln E. In brackets what an even router shows on as many tokens: on few tokens every "
+        "model looks cold. From 20 prompts on, cold needs an upper limit under the threshold, ? "
+        "counts the undecided, † the experts that are dead."
     )
 
-    view: ColdExperts | None = None
+    @dataclass
+    class Judged(Message):
+        """The intervals over prompts have been computed."""
+
+        runs: Sequence[RunLoad]
+        view: ColdExperts
+
+    _judging: Sequence[RunLoad] | None = None
 
     def view_of(self, moment: Moment) -> ColdExperts | None:
-        """The session's load."""
-        return cold_experts(moment.runs, intervals=False)
+        """The session's load; verdicts follow from another thread once the run has ended."""
+        runs, resting = moment.runs, moment.snapshot.phase is not Phase.RUNNING
+        if len(runs) >= MIN_DOCUMENTS and resting and runs is not self._judging:
+            self._judging = runs
+            # Not a Textual worker: quitting would wait for it.
+            Thread(target=partial(self._judge, runs), daemon=True).start()
+        return cold_experts(runs, intervals=False)
+
+    def depends_on(self, moment: Moment) -> object:
+        """The runs."""
+        return moment.runs, moment.snapshot.phase is Phase.RUNNING
+
+    def on_cold_experts_pane_judged(self, message: Judged) -> None:
+        """Show the verdicts, unless the session has gone on."""
+        if message.runs is self.moment.runs:
+            self.view = message.view
+            self.draw()
 
     def empty_reason(self, moment: Moment) -> str:
         """Why nothing is counted."""
         return no_routing(moment)
 
-    def lines(self) -> list[Line]:
-        """All layers together, then one row a layer."""
-        view, paint = self.view, self.paint
-        assert view is not None
-        title = f"{view.prompts} prompts, {view.prefill_tokens} + {view.decode_tokens} tokens"
-        rows: list[Line] = [((title, paint.head), (f"  {view.caveat or ''}", paint.muted))]
-        heads = "".join(f"{'<' + t.name:>12}" for t in view.thresholds)
-        rows.append(
-            ((f"{'layer':>6}{'never':>12}{heads}{'for 90%':>12}{'entropy':>14}", paint.muted),)
-        )
-        rows += [self._row(load) for load in (view.pooled, *view.layers)]
-        return rows[: self.size.height]
+    def lines(self, view: ColdExperts) -> list[Line]:
+        """All layers together, the layers around the cursor, and what the numbers mean."""
+        paint, (width, height) = self.paint, self.size
+        wide = width >= _NAME + 6 * _COUNT + 3 * _ENTROPY
+        heads = [*("<" + t.name for t in view.thresholds), "for 90%"]
+        line = f"{'layer':>{_NAME}}{'never':>{_COUNT}}"
+        line += "".join(f"{head:>{_COUNT}}" for head in heads[: self._counts(width)])
+        line += f"{'entropy':>{_ENTROPY}}"
+        line += f"{'prompt':>{_ENTROPY}}{'generated':>{_ENTROPY}}" if wide else ""
+        rows: list[Line] = [self._title(view, width), ((line, paint.muted),)]
+        rows.append(self._row(view.pooled, wide, width))
+        room = max(height - len(rows) - 2, 1)
+        rows += [self._row(load, wide, width) for load in self._around(view.layers, room)]
+        rows += [()] * (height - len(rows) - 2)
+        return [*rows[: height - 2], self._least_used(view, width), self._meaning(view)]
 
-    def _row(self, load: LayerLoad) -> Line:
+    def _judge(self, runs: Sequence[RunLoad]) -> None:
+        view = cold_experts(runs)
+        if view is not None and self.is_attached:
+            self.post_message(self.Judged(runs, view))
+
+    def _counts(self, width: int) -> int:
+        """How many columns of counts fit between "never" and the entropy."""
+        return max(0, min(5, (width - _NAME - _COUNT - _ENTROPY) // _COUNT))
+
+    def _title(self, view: ColdExperts, width: int) -> Line:
+        paint = self.paint
+        tokens = f"{view.prefill_tokens} prompt + {view.decode_tokens} generated tokens"
+        title: Line = ((f"{view.prompts} prompts", paint.head), (f", {tokens}", paint.muted))
+        if view.caveat is None or line_width(title) + len(view.caveat) + 3 > width:
+            return title
+        return (*title, (f" · {view.caveat}", paint.muted))
+
+    def _around(self, layers: Sequence[LayerLoad], room: int) -> Sequence[LayerLoad]:
+        """The layers that fit, the cursor's among them."""
+        cursor = self.moment.cursor.layer
+        here = next((i for i, load in enumerate(layers) if (load.layer or 0) >= cursor), 0)
+        first = min(max(here - room // 2, 0), max(len(layers) - room, 0))
+        return layers[first : first + room]
+
+    def _row(self, load: LayerLoad, wide: bool, width: int) -> Line:
+        paint = self.paint
+        here = load.layer is not None and load.layer == self.moment.cursor.layer
         name = "all" if load.layer is None else str(load.layer)
-        cells = [(load.never_fired, load.never_fired_chance)]
-        cells += list(zip(load.below, load.below_chance, strict=True))
-        cells.append((load.for_90, load.for_90_chance))
-        text = "".join(f"{f'{n} ({chance:.0f})':>12}" for n, chance in cells)
-        here = load.layer == self.moment.cursor.layer
-        style = self.paint.head if here or load.layer is None else self.paint.text
-        return ((f"{'▶' if here else ' '}{name:>5}{text}{_told(load.all_tokens):>14}", style),)
+        strong = load.layer is None or here
+        spans: list[Span] = [
+            (f"{'▶' if here else ' '}{name:>{_NAME - 1}}", paint.cursor if here else paint.muted)
+        ]
+        dead = f" †{load.dead}" if load.dead else ""
+        cells = [(f"{load.never_fired}{dead}", f"({load.never_fired_chance:.0f})")]
+        cells += self._below(load)
+        cells.append((str(load.for_90), f"({load.for_90_chance:.0f})"))
+        for value, chance in cells[: 1 + self._counts(width)]:
+            spans += self._cell(value, chance, _COUNT, strong)
+        shown = [load.all_tokens, *([load.prefill, load.decode] if wide else [])]
+        for evenness in shown:
+            spans += self._cell(*_told(evenness), _ENTROPY, strong)
+        return tuple(spans)
+
+    def _below(self, load: LayerLoad) -> list[tuple[str, str]]:
+        """Observed below each threshold (chance), or cold and undecided where that is known."""
+        if load.cold is None or load.undecided is None:
+            pairs = zip(load.below, load.below_chance, strict=True)
+            return [(str(n), f"({chance:.0f})") for n, chance in pairs]
+        verdicts = zip(load.cold, load.undecided, strict=True)
+        return [(str(n), f"?{open_}") for n, open_ in verdicts]
+
+    def _cell(self, value: str, chance: str, width: int, strong: bool) -> list[Span]:
+        paint = self.paint
+        gap = " " * max(width - len(value) - len(chance) - 1, 1)
+        style = paint.head if strong else paint.text
+        return [(f"{gap}{value} ", style), (chance, paint.faint if chance else paint.muted)]
+
+    def _least_used(self, view: ColdExperts, width: int) -> Line:
+        """The least used experts of the cursor's layer, with hits/n and limits where known."""
+        paint, layer = self.paint, self.moment.cursor.layer
+        row = next((i for i, load in enumerate(view.layers) if load.layer == layer), None)
+        if row is None:
+            return ((f"L{layer} is dense", paint.muted),)
+        hits = view.hits[row][: view.layers[row].experts]
+        tokens = view.prefill_tokens + view.decode_tokens
+        line: Line = ((f"L{layer} least used ", paint.muted),)
+        for expert in sorted(range(len(hits)), key=lambda e: (hits[e], e)):
+            limit = "" if view.high is None else f" ≤{view.high[row][expert]:.1%}"
+            item: Line = (
+                (f" E{expert} ", paint.text),
+                (f"{hits[expert]}/{tokens}{limit}", paint.muted),
+            )
+            if line_width(line) + line_width(item) > width:
+                break
+            line = (*line, *item)
+        return line
+
+    def _meaning(self, view: ColdExperts) -> Line:
+        paint = self.paint
+        uniform = view.thresholds[0].share / (view.thresholds[0].times_uniform or 1)
+        told = f"(n) even router, as many tokens · uniform {uniform:.1%} of tokens"
+        if view.pooled.cold is not None:
+            told = f"cold ?undecided · †dead · {told}"
+        return ((told, paint.muted),)
 
 
-def _told(evenness: Evenness) -> str:
+def _told(evenness: Evenness) -> tuple[str, str]:
     if evenness.entropy is None or evenness.chance is None:
-        return "—"
-    return f"{evenness.entropy:.2f} ({evenness.chance:.2f})"
+        return "—", ""
+    return f"{evenness.entropy:.2f}", f"({evenness.chance:.2f})"

@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from moetui.analyses.layer_detail import ChosenExpert, LayerDetail, layer_detail
 from moetui.tui.moment import Moment
-from moetui.tui.panes.logit_lens import gauge
 from moetui.tui.panes.pane import LinePane
 from moetui.tui.panes.reasons import no_routing
-from moetui.tui.widgets.lines import Line
+from moetui.tui.widgets.gauge import gauge
+from moetui.tui.widgets.lines import Line, line_width
 
-_FIXED = 36
+_ROW = 38  # cells of an expert's numbers
+_LONGEST_BAR = 32
+_GAP = "   "
 
 
-class LayerDetailPane(LinePane):
+class LayerDetailPane(LinePane[LayerDetail]):
     """The chosen experts of the cursor's layer, and how sure the router was."""
 
     pane_id = "detail"
-    title = "layer"
+    title = "layer detail"
     help = (
-        "The decision at the cursor's layer: experts by rank with router logit, the score that was "
-        "ranked and the weight that was used; the margin to the best expert that was not chosen."
+        "The decision at the cursor's layer: experts by rank with router logit, the score that "
+        "was ranked and the weight that was used; below the line those passed over. The margin is "
+        "the gap between the last chosen and the first passed over, chance is what a router with "
+        "random weights shows."
     )
-
-    view: LayerDetail | None = None
 
     def view_of(self, moment: Moment) -> LayerDetail | None:
         """The decision at the cursor's token and layer."""
         return layer_detail(*moment.located, moment.cursor.layer) if moment.located else None
+
+    def depends_on(self, moment: Moment) -> object:
+        """The row and the layer looked at."""
+        return moment.snapshot.model, moment.located, moment.cursor.layer
 
     def empty_reason(self, moment: Moment) -> str:
         """Why there is no decision."""
@@ -37,55 +45,82 @@ class LayerDetailPane(LinePane):
         more = " …" if len(model.moe_layers) > 8 else ""
         return f"Layer {moment.cursor.layer} is dense. Layers that route: {routing}{more}."
 
-    def lines(self) -> list[Line]:
-        """Summary above, one row an expert below."""
-        view, paint = self.view, self.paint
-        assert view is not None
-        rows = [*self._summary(view), ((self._heads(), paint.muted),)]
-        rows += [self._expert(rank, chosen) for rank, chosen in enumerate(view.chosen, 1)]
-        if view.runner_up is not None:
-            rows.append(self._expert(None, view.runner_up))
-        return rows
+    def lines(self, view: LayerDetail) -> list[Line]:
+        """The summary, then the experts; those passed over stand beside where it is wide."""
+        width, height = self.size
+        summary = self._summary(view, width)
+        room = max(height - len(summary) - 1, 1)
+        beside = width >= 2 * _ROW + len(_GAP)
+        column = (width - len(_GAP)) // 2 if beside else width
+        chosen = [self._expert(n, e, view, column) for n, e in enumerate(view.chosen, 1)]
+        passed = [self._passed(e, beside) for e in view.passed_over]
+        head: Line = ((self._heads("chosen"), self.paint.muted),)
+        if not beside:
+            return [*summary, head, *_within(chosen, passed, room)]
+        pairs = [((self._heads("passed over"), self.paint.muted),), *passed]
+        rows = [head, *chosen]
+        pairs += [()] * (len(rows) - len(pairs))
+        return [*summary, *(self._pair(a, b, column) for a, b in zip(rows, pairs, strict=True))]
 
-    def _summary(self, view: LayerDetail) -> list[Line]:
+    def _summary(self, view: LayerDetail, width: int) -> list[Line]:
+        """Facts about the decision, in as many lines as they need."""
         paint = self.paint
-        title = f"layer {view.layer}  {len(view.chosen)} of {view.num_experts}"
-        margin = "margin — (every eligible expert ran)"
+        margin = ("margin", "—", "every eligible expert ran")
         if view.margin is not None:
-            chance = "" if view.margin_chance is None else f" (chance {view.margin_chance:.3f})"
-            margin = f"margin {view.margin:.3f}{chance}"
-        entropy = f"entropy {view.entropy:.2f} nats, {view.entropy_normalized:.0%} of even"
-        complete = ""
-        if view.completeness is not None:
-            complete = f"parts miss {view.completeness:.0e}"
-        return [
-            ((title, paint.head), (f"   Σ weights {view.weight_sum:.3f}", paint.muted)),
-            ((f"{margin}   {entropy}   {complete}", paint.text),),
+            chance = "" if view.margin_chance is None else f"chance {view.margin_chance:.3f}"
+            margin = ("margin", f"{view.margin:.3f}", chance)
+        even = f"{view.entropy_normalized:.0%} of even"
+        facts = [
+            (f"L{view.layer}", f"{len(view.chosen)} of {view.num_experts}", ""),
+            ("Σ weights", f"{view.weight_sum:.3f}", ""),
+            margin,
+            ("entropy", f"{view.entropy:.2f} nats", even),
         ]
+        if view.completeness is not None:
+            facts.append(("unexplained", f"{view.completeness:.0e}", ""))
+        lines: list[Line] = [()]
+        for name, value, note in facts:
+            told = f" ({note})" if note else ""
+            fact: Line = ((f"{name} ", paint.muted), (value, paint.head), (told, paint.muted))
+            if lines[-1] and line_width(lines[-1]) + len(_GAP) + line_width(fact) > width:
+                lines.append(())
+            gap: Line = ((_GAP, paint.text),) if lines[-1] else ()
+            lines[-1] = (*lines[-1], *gap, *fact)
+        return lines
 
-    def _heads(self) -> str:
-        return f"{'':3}{'expert':>6} {'logit':>8} {'score':>8} {'weight':>7}"
+    def _heads(self, title: str) -> str:
+        return f" {title:<11}{'logit':>8} {'score':>8} {'weight':>7} "
 
-    def _expert(self, rank: int | None, expert: ChosenExpert) -> Line:
-        paint = self.paint
-        here = expert.expert == self.moment.cursor.expert
-        score = "—" if expert.score is None else f"{expert.score:.4f}"
-        weight = "" if expert.weight is None else f"{expert.weight:.3f}"
-        pointer = "▶" if here else " "
-        head = f"{pointer}{rank or '–':>2} {expert.expert:>5}"
-        numbers = f" {expert.logit:>8.3f} {score:>8} {weight:>7} "
-        if expert.weight is None:
-            note = (numbers + "not chosen: next by score", paint.muted)
-            return (head, paint.cursor if here else paint.muted), note
-        room = min(40, max(0, self.size.width - _FIXED))
-        bar = gauge(expert.weight / max(self._most, 1e-9), room)
+    def _expert(self, rank: int, expert: ChosenExpert, view: LayerDetail, width: int) -> Line:
+        """An expert that ran, with its weight as a bar over the largest."""
+        paint, weight = self.paint, expert.weight or 0.0
+        most = max((e.weight or 0.0 for e in view.chosen), default=1.0)
+        room = min(_LONGEST_BAR, max(0, width - _ROW))
         return (
-            (head, paint.cursor if here else paint.text),
-            (numbers, paint.text),
-            (bar, paint.ramp.cells[5]),
+            *self._label(f"{rank:>2}", expert),
+            (f"{_numbers(expert)} {weight:>7.3f} ", paint.text),
+            *gauge(weight / most if most > 0 else 0.0, room, paint.ramp.dots[6], paint.faint),
         )
 
-    @property
-    def _most(self) -> float:
-        weights = [c.weight for c in self.view.chosen if c.weight is not None] if self.view else []
-        return max(weights, default=1.0)
+    def _passed(self, expert: ChosenExpert, beside: bool) -> Line:
+        return *self._label(" –", expert), (_numbers(expert), self.paint.muted)
+
+    def _label(self, rank: str, expert: ChosenExpert) -> Line:
+        paint = self.paint
+        here = expert.expert == self.moment.cursor.expert
+        name = f"{'▶' if here else ' '}{rank}  E{expert.expert:<5} "
+        return ((name, paint.cursor if here else paint.text),)
+
+    def _pair(self, left: Line, right: Line, column: int) -> Line:
+        return *left, (" " * (column - line_width(left)) + _GAP, self.paint.text), *right
+
+
+def _within(chosen: Sequence[Line], passed: Sequence[Line], room: int) -> list[Line]:
+    """As many rows as fit; at least one of those passed over stays."""
+    kept = chosen[: max(room - 1, 1)] if passed else chosen[:room]
+    return [*kept, *passed[: max(room - len(kept), 0)]]
+
+
+def _numbers(expert: ChosenExpert) -> str:
+    score = "—" if expert.score is None else f"{expert.score:.4f}"
+    return f"{expert.logit:>8.3f} {score:>8}"

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from rich.cells import cell_len
-from rich.style import Style
 from textual import events
 
-from moetui.tui.panes.pane import LinePane
+from moetui.tui.panes.pane import LinePane, View
 from moetui.tui.widgets.axes import LayerAxis, layer_axis
-from moetui.tui.widgets.lines import Line, line_width
+from moetui.tui.widgets.lines import Line
 
 
-class LayerPane(LinePane):
+class LayerPane(LinePane[View]):
     """Two lines of heading, one row for each layer, one line of legend.
 
     Every such pane places its layers by the cursor and its height alone, so panes of equal
@@ -28,87 +26,75 @@ class LayerPane(LinePane):
 
     linked: bool = False
 
-    def num_layers(self) -> int:
+    def num_layers(self, view: View) -> int:
         """N, decoder layers of the model in view."""
         raise NotImplementedError
 
-    def heading(self) -> tuple[Line, Line]:
+    def heading(self, view: View) -> tuple[Line, Line]:
         """The two lines above the layers."""
         raise NotImplementedError
 
-    def layer_rows(self, axis: LayerAxis) -> Sequence[Line]:
+    def layer_rows(self, view: View, axis: LayerAxis) -> Sequence[Line]:
         """The rows of the layers on `axis`, without their labels."""
         raise NotImplementedError
 
-    def legend(self) -> Line:
+    def legend(self, view: View) -> Line:
         """The line below the layers."""
         raise NotImplementedError
 
-    @property
-    def axis(self) -> LayerAxis:
+    def axis(self, view: View) -> LayerAxis:
         """Which layer stands on which row."""
         rows = self.size.height - self.HEADING - self.LEGEND
         packings = (1,) if self.linked else self.PACKINGS
-        return layer_axis(self.num_layers(), rows, self.moment.cursor.layer, packings)
+        return layer_axis(self.num_layers(view), rows, self.moment.cursor.layer, packings)
 
-    @property
-    def label_width(self) -> int:
-        """Cells of the layer numbers at the left."""
-        return len(str(max(self.num_layers() - 1, 0))) + 3
+    def label_width(self, view: View) -> int:
+        """Cells of the layer numbers at the left, with their pointer and a space."""
+        return len(str(max(self.num_layers(view) - 1, 0))) + 2
 
-    def lines(self) -> list[Line]:
+    def lines(self, view: View) -> list[Line]:
         """Heading, labelled rows, legend on the last line."""
-        axis = self.axis
-        rows = [(*self.label(axis, y), *row) for y, row in enumerate(self.layer_rows(axis))]
+        axis = self.axis(view)
+        digits = self.label_width(view) - 2
+        rows = [
+            (*self._label(axis.layers(y), digits), *row)
+            for y, row in enumerate(self.layer_rows(view, axis))
+        ]
         space: list[Line] = [()] * (self.size.height - self.HEADING - self.LEGEND - len(rows))
-        return [*self.heading(), *rows, *space, self.legend()]
+        return [*self.heading(view), *rows, *space, self.legend(view)]
 
-    def label(self, axis: LayerAxis, row: int) -> Line:
+    def _label(self, layers: range, digits: int) -> Line:
         """The layer's number; the cursor's row has a pointer too, so that it needs no colour."""
-        layers, cursor = axis.layers(row), self.moment.cursor.layer
-        digits = self.label_width - 3
+        cursor = self.moment.cursor.layer
         if cursor in layers:
-            return ((f"▶{cursor:>{digits}}", self.paint.cursor), ("  ", self.paint.text))
-        return ((f" {layers.start:>{digits}}  ", self.paint.muted),)
+            return ((f"▶{cursor:>{digits}}", self.paint.cursor), (" ", self.paint.text))
+        return ((f" {layers.start:>{digits}} ", self.paint.muted),)
 
     def layer_at(self, y: int) -> int | None:
         """The (first) layer on line `y` of the pane."""
-        axis, row = self.axis, y - self.HEADING
+        if self.view is None:
+            return None
+        axis, row = self.axis(self.view), y - self.HEADING
         layers = axis.layers(row) if 0 <= row < axis.rows else range(0)
         return layers.start if layers else None
 
     def on_click(self, event: events.Click) -> None:
         """Put the cursor on the layer that was clicked."""
-        if self.view is not None and (layer := self.layer_at(event.y)) is not None:
+        if (layer := self.layer_at(event.y)) is not None:
             self.post_message(self.CursorMoved(layer=layer))
 
     def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
-        """The wheel moves along the layers, in all panes that show them."""
-        self._scroll_layers(1)
+        """The wheel moves the cursor along the layers, and all panes follow."""
+        self._move_layer(1)
         event.stop()
 
     def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
-        """The wheel moves along the layers, in all panes that show them."""
-        self._scroll_layers(-1)
+        """The wheel moves the cursor along the layers, and all panes follow."""
+        self._move_layer(-1)
         event.stop()
 
-    def _scroll_layers(self, by: int) -> None:
+    def _move_layer(self, by: int) -> None:
         if self.view is not None:
             layer = self.moment.cursor.layer + by
-            self.post_message(self.CursorMoved(layer=max(0, min(layer, self.num_layers() - 1))))
-
-
-def spread(left: Line, right: Line, width: int) -> Line:
-    """`left` at the left and `right` at the right edge; `right` gives way where both do not fit."""
-    gap = width - line_width(left) - line_width(right)
-    return (*left, (" " * gap, Style()), *right) if gap > 0 else left
-
-
-def ticks(labels: Sequence[tuple[int, str]], width: int) -> str:
-    """Texts placed at their columns, those that would touch the one before left out."""
-    line, end = "", 0
-    for at, text in labels:
-        if at >= end and at + cell_len(text) <= width:
-            line += " " * (at - len(line)) + text
-            end = len(line) + 1
-    return line + " " * (width - len(line))
+            last = self.num_layers(self.view) - 1
+            self.post_message(self.CursorMoved(layer=max(0, min(layer, last))))

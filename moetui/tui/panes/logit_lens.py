@@ -6,33 +6,37 @@ from collections.abc import Sequence
 
 from moetui.analyses.logit_lens import Guess, LensView, logit_lens
 from moetui.tui.moment import Moment
-from moetui.tui.panes.linked import LayerPane, spread
+from moetui.tui.panes.linked import LayerPane
 from moetui.tui.panes.reasons import nothing_yet
 from moetui.tui.text import plain
 from moetui.tui.widgets.axes import LayerAxis
-from moetui.tui.widgets.lines import Line, Span
+from moetui.tui.widgets.gauge import gauge, probability
+from moetui.tui.widgets.lines import Line, Span, spread
 
 _TOKEN = 12
-_GUESS = _TOKEN + 5  # " .97 "
 _GAUGE = 8
-EIGHTHS = " ▏▎▍▌▋▊▉█"
+_NEXT = _TOKEN + 6  # a further guess, as in "  ·Paris       .123"
+_ANSWER = 14  # rank, its change and the answer's probability, as in "  12345 ↑ .123"
 
 
-class LensPane(LayerPane):
+class LensPane(LayerPane[LensView]):
     """Top next tokens after every layer, and the way of the model's answer through them."""
 
     pane_id = "lens"
     title = "logit lens"
     help = (
-        "Each layer's best next tokens through the model's own final norm and head. ● marks the "
-        "layers from which the model's answer stays on top; `rank` is the answer's rank."
+        "Each layer's best next tokens, read through the model's own final norm and head. ● marks "
+        "the layers from which the model's answer stays on top. `rank` and `p` follow the answer "
+        "through the layers (1 = top), ↑ and ↓ say that it rose or fell."
     )
-
-    view: LensView | None = None
 
     def view_of(self, moment: Moment) -> LensView | None:
         """The lens at the cursor's token."""
         return logit_lens(*moment.located) if moment.located else None
+
+    def depends_on(self, moment: Moment) -> object:
+        """The row looked at."""
+        return moment.snapshot.model, moment.located
 
     def empty_reason(self, moment: Moment) -> str:
         """Why there is no lens here."""
@@ -43,77 +47,74 @@ class LensPane(LayerPane):
             return model.lens_error
         trace, _ = located
         if trace.lens is None or not len(trace.lens.positions):
-            return "This trace holds no logit lens. Run the prompt here to see one."
+            return "This trace holds no logit lens. Run the prompt with a model to see one."
         first, last = int(trace.lens.positions[0]), int(trace.lens.positions[-1])
         where = f"token {last}" if first == last else f"tokens {first} to {last}"
         return (
             f"The lens was not read at token {moment.cursor.token}: of this prompt it was read at "
-            f"{where}. Move there with ← →, or to a generated token."
+            f"{where}. Move there, or to a generated token."
         )
 
-    def num_layers(self) -> int:
+    def num_layers(self, view: LensView) -> int:
         """N of the model in view."""
-        return len(self.view.layers) if self.view else 0
+        return len(view.layers)
 
-    def heading(self) -> tuple[Line, Line]:
+    def heading(self, view: LensView) -> tuple[Line, Line]:
         """The answer and where it settles; the heads of the columns."""
-        view, paint = self.view, self.paint
-        assert view is not None
-        answer = f"answer {plain(view.answer.text)} {view.answer.probability:.2f}"
+        paint = self.paint
+        answer: Line = (
+            ("answer ", paint.muted),
+            (plain(view.answer.text), paint.head),
+            (f" {probability(view.answer.probability)}", paint.text),
+        )
         settled = f"on top from layer {view.settled}"
-        heads = f"{'':{self.label_width}}  {'top token':<{_TOKEN}}    p {'':{_GAUGE}} {'rank':>5}"
-        line = spread(((answer, paint.head),), ((settled, paint.muted),), self.size.width)
-        return line, ((heads, paint.muted),)
+        top = f"{'':{self.label_width(view)}}  {'top token':<{_TOKEN}}{'p':>5} {'':{_GAUGE}}"
+        heads = f"{top}{'rank':>7}   answer p"[: self.size.width]
+        return spread(answer, ((settled, paint.muted),), self.size.width), ((heads, paint.muted),)
 
-    def layer_rows(self, axis: LayerAxis) -> Sequence[Line]:
+    def layer_rows(self, view: LensView, axis: LayerAxis) -> Sequence[Line]:
         """A row for every layer."""
-        return [self._row(axis.layers(y).start) for y in range(axis.rows)]
+        return [self._row(view, axis.layers(y).start) for y in range(axis.rows)]
 
-    def legend(self) -> Line:
+    def legend(self, view: LensView) -> Line:
         """What a model that knows nothing shows."""
-        view, paint = self.view, self.paint
-        assert view is not None
         size = view.vocabulary
-        told = f" chance: p {1 / size:.0e}, rank {size // 2} of {size}"
-        return ((told, paint.muted),)
+        told = f"chance: p {1 / size:.1e}, rank {(size + 1) // 2} of {size}"
+        return ((told, self.paint.muted),)
 
-    def _row(self, layer: int) -> Line:
-        view, paint = self.view, self.paint
-        assert view is not None
+    def _row(self, view: LensView, layer: int) -> Line:
+        paint = self.paint
         best, *others = view.top[layer]
         settled = layer >= view.settled
-        mark = "● " if settled else "  "
+        style = paint.head if settled else paint.text
         spans: list[Span] = [
-            (mark, paint.head),
-            (plain(best.text, _TOKEN), paint.head if settled else paint.text),
-            (f" {_probability(best.probability)} ", paint.text),
-            (gauge(best.probability, _GAUGE), paint.muted),
-            (f" {view.answer_rank[layer] + 1:>5}", paint.text if settled else paint.muted),
+            ("● " if settled else "  ", paint.head),
+            (plain(best.text, _TOKEN), style),
+            (f" {probability(best.probability)} ", paint.text),
+            *gauge(best.probability, _GAUGE, paint.ramp.dots[6], paint.faint),
+            *self._answer(view, layer),
         ]
-        room = self.size.width - self.label_width - _TOKEN - _GAUGE - 14
+        room = self.size.width - self.label_width(view) - _TOKEN - _GAUGE - _ANSWER - 8
         return (*spans, *self._others(others, room))
 
+    def _answer(self, view: LensView, layer: int) -> list[Span]:
+        """Rank of the answer, whether it rose or fell, and its probability."""
+        paint, rank = self.paint, view.answer_rank[layer]
+        change = rank - view.answer_rank[layer - 1] if layer else 0
+        sign = "↑" if change < 0 else "↓" if change > 0 else " "
+        style = paint.head if rank == 0 else paint.text
+        return [
+            (f"{rank + 1:>7}", style),
+            (f" {sign} ", paint.muted),
+            (probability(view.answer_probability[layer]), paint.muted),
+        ]
+
     def _others(self, guesses: Sequence[Guess], room: int) -> list[Span]:
+        """The next guesses, as many as fit."""
         spans: list[Span] = []
-        for guess in guesses:
-            room -= _GUESS + 1
-            if room < 0:
-                break
+        for guess in guesses[: max(room, 0) // _NEXT]:
             spans += [
                 ("  " + plain(guess.text, _TOKEN), self.paint.muted),
-                (_probability(guess.probability), self.paint.faint),
+                (probability(guess.probability), self.paint.faint),
             ]
         return spans
-
-
-def _probability(p: float) -> str:
-    """Four cells: .973 or 1.00."""
-    return "1.00" if p >= 0.9995 else f"{p:.3f}"[1:]
-
-
-def gauge(share: float, width: int) -> str:
-    """A bar of `share` (0 … 1) of `width` cells, in eighths."""
-    eighths = round(min(max(share, 0.0), 1.0) * width * 8)
-    full, part = divmod(eighths, 8)
-    text = "█" * full + (EIGHTHS[part] if part else "")
-    return text + " " * (width - len(text))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Generic, TypeVar
 
 import msgspec
 from rich.style import Style
@@ -17,6 +17,8 @@ from moetui.tui.moment import Moment
 from moetui.tui.palette import Depth, Ramp, depth_of, ramp
 from moetui.tui.text import plain
 from moetui.tui.widgets.lines import Line, Lines
+
+View = TypeVar("View", bound=msgspec.Struct)
 
 
 class Pane(Widget):
@@ -32,6 +34,7 @@ class Pane(Widget):
 
     view: msgspec.Struct | None = None
     moment: Moment = Moment()
+    _drawn_for: object = None
 
     @dataclass
     class CursorMoved(Message):
@@ -53,10 +56,17 @@ class Pane(Widget):
         """Bring the screen up to date with `self.view`."""
         raise NotImplementedError
 
+    def depends_on(self, moment: Moment) -> object:
+        """What `view_of` looks at: while this stays equal, the view is not made again."""
+        return moment
+
     def show(self, moment: Moment) -> None:
         """Show `moment`; called at most 30 times a second, from the app's timer."""
         self.moment = moment
-        self.view = self.view_of(moment)
+        basis = self.depends_on(moment)
+        if self._drawn_for is None or self._drawn_for != basis:
+            self._drawn_for = basis
+            self.view = self.view_of(moment)
         self.draw()
 
 
@@ -73,8 +83,10 @@ class Styles:
     depth: Depth
 
 
-class LinePane(Lines, Pane):
+class LinePane(Lines, Pane, Generic[View]):
     """A pane that draws lines of spans; a subclass gives `lines`."""
+
+    view: View | None = None
 
     can_focus = True
     COMPONENT_CLASSES: ClassVar[set[str]] = {
@@ -93,14 +105,14 @@ class LinePane(Lines, Pane):
 
     _styles: Styles | None = None
 
-    def lines(self) -> Sequence[Line]:
-        """What stands on the screen, for `self.view` (not None) and `self.size`."""
+    def lines(self, view: View) -> Sequence[Line]:
+        """What stands on the screen, for `view`, the cursor and `self.size`."""
         raise NotImplementedError
 
     def draw(self) -> None:
         """Draw the view, or why there is none."""
         if self.is_mounted and self.size.width and self.size.height:
-            self.set_lines(self.lines() if self.view is not None else self._reason())
+            self.set_lines(self._reason() if self.view is None else self.lines(self.view))
 
     @property
     def paint(self) -> Styles:
@@ -127,6 +139,11 @@ class LinePane(Lines, Pane):
     def on_resize(self, event: events.Resize) -> None:
         """Draw for the new room."""
         self.draw()
+
+    def notify_style_update(self) -> None:
+        """Styles may have changed: make them anew when next asked."""
+        super().notify_style_update()
+        self._styles = None
 
     def _follow_theme(self, _theme: Theme) -> None:
         self._styles = None

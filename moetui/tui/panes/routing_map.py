@@ -10,31 +10,35 @@ from textual import events
 from moetui.analyses.routing_map import RoutingMap, routing_map, session_map
 from moetui.tui.moment import Mode, Moment
 from moetui.tui.palette import BARS
-from moetui.tui.panes.linked import LayerPane, spread, ticks
+from moetui.tui.panes.linked import LayerPane
 from moetui.tui.panes.reasons import no_routing
-from moetui.tui.text import plain
+from moetui.tui.text import fitted, plain
 from moetui.tui.widgets.axes import ExpertAxis, LayerAxis, expert_axis
-from moetui.tui.widgets.heat import Levels, bar_row, dot_row, folded, half_row, levels_of
-from moetui.tui.widgets.lines import Line, Span
+from moetui.tui.widgets.heat import ABSENT, Levels, bar_row, dot_row, folded, half_row, levels_of
+from moetui.tui.widgets.lines import Line, Span, line_width, spread, ticks
 
-# Room for this many cells of "E12 .34" beside the map makes a list of the chosen worth its place.
-_LIST_WIDTH = 18
 _BRAILLE = 4
+# One chosen expert in the list beside the map: "  127 .345".
+_ITEM = 10
+_LIST_TITLE = "  chosen, best first"
+# Cells between two numbers of the ruler.
+_TICK = 4
 
 
-class RoutingMapPane(LayerPane):
+class RoutingMapPane(LayerPane[RoutingMap]):
     """Layers × experts: the weights of the cursor's token, or the session's load."""
 
     pane_id = "map"
     title = "routing map"
     help = (
-        "Rows are layers, columns experts; the higher and brighter a bar, the larger the weight "
-        "that the expert's output got (Σ: the share of tokens that used it)."
+        "Rows are layers, columns are experts. The higher and brighter a bar, the larger the "
+        "weight that the expert's output got; in Σ, the share of tokens that used the expert. "
+        "A dot is an expert that was not used. Rows and columns are packed where room is short."
     )
     PACKINGS = (1, 2, _BRAILLE)
 
-    view: RoutingMap | None = None
     _hovered: tuple[int, int] | None = None
+    _levelled: tuple[RoutingMap, Levels] | None = None
 
     def view_of(self, moment: Moment) -> RoutingMap | None:
         """The map at the cursor's token, or of the session in Σ mode."""
@@ -45,71 +49,75 @@ class RoutingMapPane(LayerPane):
             return session_map(moment.runs, model.num_layers) if moment.runs else None
         return routing_map(*located) if located else None
 
+    def depends_on(self, moment: Moment) -> object:
+        """The row looked at, or the runs."""
+        session = moment.mode is Mode.SESSION
+        return moment.snapshot.model, moment.runs if session else moment.located
+
     def empty_reason(self, moment: Moment) -> str:
         """Why there is no map."""
         return no_routing(moment)
 
-    def num_layers(self) -> int:
+    def num_layers(self, view: RoutingMap) -> int:
         """N of the model in view."""
-        return self.view.num_layers if self.view else 0
+        return view.num_layers
 
-    @property
-    def experts(self) -> ExpertAxis:
+    def experts(self, view: RoutingMap, axis: LayerAxis) -> ExpertAxis:
         """Which expert stands on which column; in braille two columns share a cell."""
-        view, cursor = self.view, self.moment.cursor.expert
-        room = self.size.width - self.label_width
-        if view is None or self.axis.per_row == _BRAILLE:
-            axis = expert_axis(view.num_experts if view else 0, 2 * room, cursor)
-            return ExpertAxis(axis.first, axis.columns, axis.fold, 1, axis.num_experts)
+        room, cursor = self.size.width - self.label_width(view), self.moment.cursor.expert
+        if axis.per_row == _BRAILLE:
+            return expert_axis(view.num_experts, 2 * room, cursor, widest=1)
         return expert_axis(view.num_experts, room, cursor)
 
-    def heading(self) -> tuple[Line, Line]:
-        """What the map shows, and the experts' numbers with a pointer at the cursor."""
-        view, paint = self.view, self.paint
-        assert view is not None
-        notes = self._notes()
-        left: Line = ((self._subject(), paint.head),)
-        right: Line = ((notes, paint.muted),) if notes else ()
-        return spread(left, right, self.size.width), self._ruler()
+    def heading(self, view: RoutingMap) -> tuple[Line, Line]:
+        """What the map shows and how it is packed; the experts' numbers."""
+        axis = self.axis(view)
+        experts = self.experts(view, axis)
+        return self._subject(view, axis, experts), self._ruler(view, axis, experts)
 
-    def layer_rows(self, axis: LayerAxis) -> Sequence[Line]:
+    def layer_rows(self, view: RoutingMap, axis: LayerAxis) -> Sequence[Line]:
         """The map itself."""
-        view = self.view
-        assert view is not None
-        experts = self.experts
-        levels = folded(self._levels(), experts)
+        experts = self.experts(view, axis)
+        levels = folded(self._levels(view), experts)
         column = experts.column_of(self.moment.cursor.expert)
         here = axis.row_of(self.moment.cursor.layer)
-        return [
-            self._row(axis.layers(y), levels, experts, column if y == here else None)
+        rows = [
+            self._cells(levels, axis, y, experts, column if y == here else None)
             for y in range(axis.rows)
         ]
+        if axis.per_row > 1:
+            return rows
+        index = {layer: row for row, layer in enumerate(view.layers)}
+        return [
+            (*row, *self._beside(view, experts, index.get(axis.layers(y).start)))
+            for y, row in enumerate(rows)
+        ]
 
-    def legend(self) -> Line:
+    def legend(self, view: RoutingMap) -> Line:
         """The scale, the level of an even router, and the value at the cursor."""
-        view, paint = self.view, self.paint
-        assert view is not None
-        bars = tuple((BARS[n], paint.ramp.cells[n]) for n in range(1, len(BARS)))
-        even = np.nanmean(view.uniform) if view.uniform else float("nan")
+        paint = self.paint
+        even = float(np.nanmean(view.uniform)) if view.uniform else float("nan")
         scale: Line = (
-            (" 0 ", paint.muted),
-            *bars,
-            (f" {view.full:g}", paint.muted),
+            ("0 ", paint.muted),
+            *((BARS[n], paint.ramp.cells[n]) for n in range(len(BARS))),
+            (f" {view.full:g}", paint.text),
+            (" √", paint.faint),
             (f"  even {even:.3f}", paint.muted),
         )
-        return spread(scale, self._readout(), self.size.width)
+        return spread(scale, self._readout(view), self.size.width)
 
     def on_click(self, event: events.Click) -> None:
         """Put the cursor on the layer and expert that were clicked."""
-        if self.view is not None and (layer := self.layer_at(event.y)) is not None:
-            self.post_message(self.CursorMoved(layer=layer, expert=self._expert_at(event.x)))
+        if (cell := self._cell_at(event)) is not None:
+            self.post_message(self.CursorMoved(layer=cell[0], expert=cell[1]))
+        elif (layer := self.layer_at(event.y)) is not None:
+            self.post_message(self.CursorMoved(layer=layer))
 
     def on_mouse_move(self, event: events.MouseMove) -> None:
         """Show the value under the mouse in the legend."""
-        layer, expert = self.layer_at(event.y), self._expert_at(event.x)
-        self._hover((layer, expert) if layer is not None and expert is not None else None)
+        self._hover(self._cell_at(event))
 
-    def on_leave(self, event: events.Leave) -> None:
+    def on_leave(self) -> None:
         """Show the value at the cursor again."""
         self._hover(None)
 
@@ -118,111 +126,105 @@ class RoutingMapPane(LayerPane):
             self._hovered = cell
             self.draw()
 
-    def _expert_at(self, x: int) -> int | None:
-        cell = x - self.label_width
-        return self.experts.expert_at(cell * self._columns_per_cell)
+    def _cell_at(self, event: events.MouseEvent) -> tuple[int, int] | None:
+        """Layer and expert under the mouse."""
+        view, layer = self.view, self.layer_at(event.y)
+        if view is None or layer is None:
+            return None
+        axis = self.axis(view)
+        x = (event.x - self.label_width(view)) * (2 if axis.per_row == _BRAILLE else 1)
+        expert = self.experts(view, axis).expert_at(x)
+        return None if expert is None else (layer, expert)
 
-    @property
-    def _columns_per_cell(self) -> int:
-        return 2 if self.axis.per_row == _BRAILLE else 1
+    def _levels(self, view: RoutingMap) -> Levels:
+        """[N, E], made once for a view; decoder layers without routing are absent."""
+        if self._levelled is None or self._levelled[0] is not view:
+            values = np.full((view.num_layers, view.num_experts), np.nan)
+            values[view.layers] = view.values
+            self._levelled = view, levels_of(values, view.full)
+        return self._levelled[1]
 
-    def _levels(self) -> Levels:
-        """[N, E], decoder layers without routing absent."""
-        view = self.view
-        assert view is not None
-        values = np.full((view.num_layers, view.num_experts), np.nan)
-        values[view.layers] = view.values
-        return levels_of(values, view.full)
-
-    def _row(self, layers: range, levels: Levels, experts: ExpertAxis, marked: int | None) -> Line:
-        ramp, per_row = self.paint.ramp, self.axis.per_row
+    def _cells(
+        self, levels: Levels, axis: LayerAxis, y: int, experts: ExpertAxis, marked: int | None
+    ) -> Line:
+        """One row of the map, from levels [N, columns]."""
+        ramp, layers = self.paint.ramp, axis.layers(y)
         shown = levels[layers.start : layers.stop]
-        if per_row == 1:
-            layer = layers.start
-            if layer not in self._routing:
-                return (("dense", self.paint.faint),)
-            return (*bar_row(shown[0], experts.width, ramp, marked), *self._beside(layer))
-        missing = per_row - len(shown)
-        shown = np.pad(shown, ((0, missing), (0, experts.columns % 2)), constant_values=-1)
-        if per_row == _BRAILLE:
+        if axis.per_row == 1:
+            if (shown == ABSENT).all():
+                return ((fitted("· dense ·", experts.cells), self.paint.faint),)
+            return bar_row(shown[0], experts.width, ramp, marked)
+        missing = axis.per_row - len(shown)
+        shown = np.pad(shown, ((0, missing), (0, 0)), constant_values=ABSENT)
+        if axis.per_row == _BRAILLE:
+            shown = np.pad(shown, ((0, 0), (0, experts.columns % 2)), constant_values=ABSENT)
             return dot_row(shown, ramp, None if marked is None else marked // 2)
-        return half_row(shown[:, : experts.columns], experts.width, ramp, marked)
+        return half_row(shown, experts.width, ramp, marked)
 
-    @property
-    def _routing(self) -> dict[int, int]:
-        """Decoder layer → its index among the layers that route."""
-        return {layer: row for row, layer in enumerate(self.view.layers)} if self.view else {}
-
-    def _beside(self, layer: int) -> Line:
+    def _beside(self, view: RoutingMap, experts: ExpertAxis, row: int | None) -> Line:
         """The chosen experts as numbers, where the map leaves room."""
-        view, paint = self.view, self.paint
-        room = self.size.width - self.label_width - self.experts.cells
-        if view is None or room < _LIST_WIDTH:
+        room = (self.size.width - self.label_width(view) - experts.cells) // _ITEM
+        if row is None or room < 2:
             return ()
-        row = self._routing[layer]
-        spans: list[Span] = [("  ", paint.text)]
-        for expert, weight in zip(view.chosen[row], view.weights[row], strict=True):
-            room -= 10
-            if room < 2:
-                break
-            spans += [(f"{expert:>4} ", paint.muted), (f"{weight:.2f} "[-5:], paint.text)]
+        paint = self.paint
+        spans: list[Span] = []
+        for expert, weight in list(zip(view.chosen[row], view.weights[row], strict=True))[:room]:
+            style = paint.head if expert == self.moment.cursor.expert else paint.muted
+            spans += [(f"{expert:>5} ", style), (f"{weight:<4.2f}", paint.text)]
         return tuple(spans)
 
-    def _subject(self) -> str:
-        view, moment = self.view, self.moment
-        assert view is not None
-        if view.quantity == "load":
-            return f"Σ {view.prompts} prompts, {view.tokens} tokens: share that used the expert"
-        located = moment.located
-        text = plain(located[0].tokens[located[1]]) if located else ""
-        return f"{moment.cursor.token} {text}"
+    def _subject(self, view: RoutingMap, axis: LayerAxis, experts: ExpertAxis) -> Line:
+        """What is shown at the left; at the right as many notes on the packing as fit."""
+        paint, moment, width = self.paint, self.moment, self.size.width
+        left: Line = ((f"Σ load of {view.prompts} prompts, {view.tokens} tokens", paint.head),)
+        if view.quantity == "weight" and moment.located:
+            trace, index = moment.located
+            text = plain(trace.tokens[index])
+            left = ((f"weights at {moment.cursor.token} ", paint.muted), (text, paint.head))
+        notes = self._notes(view, axis, experts)
+        while notes and line_width(left) + len(" · ".join(notes)) >= width:
+            notes.pop(0)
+        return spread(left, ((" · ".join(notes), paint.muted),), width)
 
-    def _notes(self) -> str:
-        """How the map had to be packed."""
-        experts, per_row = self.experts, self.axis.per_row
-        assert self.view is not None
-        notes = [f"{self.view.top_k} of {self.view.num_experts}"]
+    def _notes(self, view: RoutingMap, axis: LayerAxis, experts: ExpertAxis) -> list[str]:
+        notes = [f"{view.top_k} of {view.num_experts} a layer"]
         if experts.fold > 1:
-            notes.append(f"{experts.fold} experts a {'dot' if per_row == _BRAILLE else 'column'}")
-        if per_row > 1:
-            notes.append(f"{per_row} layers a row")
-        return " · ".join(notes)
+            column = "dot" if axis.per_row == _BRAILLE else "column"
+            notes.append(f"{experts.fold} experts a {column}")
+        if axis.per_row > 1:
+            notes.append(f"{axis.per_row} layers a row")
+        if len(experts.experts) < view.num_experts:
+            notes.append(f"E{experts.first}–{experts.experts.stop - 1}")
+        return notes
 
-    def _ruler(self) -> Line:
-        """The experts' numbers; ▼ and the number stand at the cursor's column."""
-        experts, paint, per_cell = self.experts, self.paint, self._columns_per_cell
-        width = self.size.width - self.label_width
-        step = next(
-            s
-            for s in (1, 2, 4, 8, 16, 32, 64, 128)
-            if s // experts.fold * experts.width >= 4 * per_cell
-        )
+    def _ruler(self, view: RoutingMap, axis: LayerAxis, experts: ExpertAxis) -> Line:
+        """The experts' numbers; ▼ stands over the cursor's column."""
+        paint, per_cell = self.paint, 2 if axis.per_row == _BRAILLE else 1
+        step = 1
+        while step * experts.width < _TICK * per_cell * experts.fold:
+            step *= 2
         marks = [
-            ((column * experts.width) // per_cell, str(e))
-            for e in experts.experts
-            if e % step == 0 and (column := experts.column_of(e)) is not None
+            (column * experts.width // per_cell, str(expert))
+            for expert in experts.experts
+            if expert % step == 0 and (column := experts.column_of(expert)) is not None
         ]
-        line = ticks(marks, width)
+        width = self.size.width - self.label_width(view)
+        line = ticks(marks, -(-experts.cells // per_cell))
+        if view.quantity == "weight" and width - len(line) >= 2 * _ITEM and axis.per_row == 1:
+            line += _LIST_TITLE
+        indent: Span = (" " * self.label_width(view), paint.text)
         column = experts.column_of(self.moment.cursor.expert)
-        indent: Span = (" " * self.label_width, paint.text)
         if column is None:
             return indent, (line, paint.muted)
         at = column * experts.width // per_cell
-        return (
-            indent,
-            (line[:at], paint.muted),
-            ("▼", paint.head),
-            (line[at + 1 :], paint.muted),
-        )
+        return indent, (line[:at], paint.muted), ("▼", paint.head), (line[at + 1 :], paint.muted)
 
-    def _readout(self) -> Line:
+    def _readout(self, view: RoutingMap) -> Line:
         """The value under the mouse, else at the cursor."""
-        view, paint = self.view, self.paint
-        cursor = self.moment.cursor
+        paint, cursor = self.paint, self.moment.cursor
         layer, expert = self._hovered or (cursor.layer, cursor.expert)
-        row = self._routing.get(layer)
-        if view is None or row is None:
-            return ((f"layer {layer}: dense", paint.muted),)
-        value = view.values[row][expert]
+        if layer not in view.layers:
+            return ((f"L{layer} is dense", paint.muted),)
+        value = view.values[view.layers.index(layer)][expert]
         told = "no such expert" if np.isnan(value) else f"{value:.3f}"
         return ((f"L{layer} E{expert} ", paint.muted), (told, paint.head))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from rich.cells import cell_len
 from rich.style import Style
@@ -15,18 +16,23 @@ from moetui.tui.panes.reasons import nothing_yet
 from moetui.tui.text import fitted, plain
 from moetui.tui.widgets.lines import Line, Span
 
-Place = tuple[int, int, int]  # row, first cell, width of a token
+Place = tuple[int, int]  # row and first cell of a token
+
+GENERATED = "▸"
 
 
-class TokenStripPane(LinePane):
+class TokenStripPane(LinePane[TokenStrip]):
     """Tokens wrapped to the width; the rows around the cursor are shown."""
 
     pane_id = "tokens"
     title = "tokens"
-    help = "The prompt and the generated tokens (after ▸). Click one to look at it."
-    DEFAULT_CSS = "TokenStripPane { height: auto; min-height: 1; max-height: 3; }"
+    help = (
+        "The prompt, and after ▸ the generated tokens. · is a space, ⟦ ⟧ a control token, ‹ › part "
+        "of a character. Click a token to look at it."
+    )
+    DEFAULT_CSS = "TokenStripPane { height: 3; }"
 
-    view: TokenStrip | None = None
+    _texts: Sequence[str] = ()
     _places: Sequence[Place] = ()
     _top: int = 0
 
@@ -37,45 +43,69 @@ class TokenStripPane(LinePane):
             return None
         return token_strip(shown.recording, shown.rows, moment.cursor.token)
 
+    def depends_on(self, moment: Moment) -> object:
+        """The rows so far, and the one looked at."""
+        shown = moment.snapshot
+        return shown.recording, shown.rows, moment.cursor.token
+
     def empty_reason(self, moment: Moment) -> str:
         """Why there are no tokens."""
         return nothing_yet(moment)
 
-    def lines(self) -> list[Line]:
-        """The rows of tokens around the cursor."""
-        view = self.view
-        assert view is not None
-        width, height = self.size
-        texts = [fitted(t, min(cell_len(t), width)) for t in self._texts(view)]
-        self._places = wrap([cell_len(text) for text in texts], width)
+    def lines(self, view: TokenStrip) -> list[Line]:
+        """The rows of tokens around the cursor; arrows at the right edge say that there is more."""
+        height, width = self.size.height, max(self.size.width - 2, 1)
+        self._texts = self._shown(view, width)
+        self._places = wrap([cell_len(text) for text in self._texts], width)
         rows = self._places[-1][0] + 1
-        here = self._places[min(view.cursor, len(texts) - 1)][0]
+        here = self._places[min(view.cursor, len(self._places) - 1)][0]
         self._top = min(max(here - height // 2, 0), max(rows - height, 0))
-        lines: list[list[Span]] = [[] for _ in range(height)]
-        for at, (text, (row, x, _)) in enumerate(zip(texts, self._places, strict=True)):
-            if self._top <= row < self._top + height:
-                line = lines[row - self._top]
-                used = sum(cell_len(t) for t, _ in line)
-                line += [(" " * (x - used), Style()), (text, self._style(view, at))]
-        return [tuple(line) for line in lines]
+        shown = range(self._top, min(self._top + height, rows))
+        lines = [self._row(view, row) for row in shown]
+        if shown.start > 0:
+            lines[0] = (*lines[0], *self._more("↑", lines[0]))
+        if shown.stop < rows:
+            lines[-1] = (*lines[-1], *self._more("↓", lines[-1]))
+        return lines
 
     def on_click(self, event: events.Click) -> None:
         """Put the cursor on the token that was clicked."""
-        for at, (row, x, width) in enumerate(self._places):
-            if row == event.y + self._top and x <= event.x < x + width:
+        for at, (row, x) in enumerate(self._places):
+            if row == event.y + self._top and x <= event.x < x + cell_len(self._texts[at]):
                 self.post_message(self.CursorMoved(token=at))
 
-    def _texts(self, view: TokenStrip) -> list[str]:
+    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
+        """The wheel moves along the tokens."""
+        self._move(1)
+        event.stop()
+
+    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
+        """The wheel moves along the tokens."""
+        self._move(-1)
+        event.stop()
+
+    def _move(self, by: int) -> None:
+        if self.view is not None:
+            last = len(self.view.tokens) - 1
+            self.post_message(self.CursorMoved(token=max(0, min(self.view.cursor + by, last))))
+
+    def _shown(self, view: TokenStrip, width: int) -> list[str]:
         """What stands for each token; the first generated one has ▸ before it."""
-        texts = []
-        for at, (token, kind) in enumerate(zip(view.tokens, view.kinds, strict=True)):
-            text = plain(token) or "∅"
-            if kind == "special":
-                text = f"⟦{text}⟧"
-            elif kind == "bytes":
-                text = f"‹{text}›"
-            texts.append(f"▸{text}" if at == view.prompt_tokens else text)
+        texts = [chip(t, kind, width) for t, kind in zip(view.tokens, view.kinds, strict=True)]
+        if view.prompt_tokens < len(texts):
+            first = texts[view.prompt_tokens]
+            texts[view.prompt_tokens] = fitted(GENERATED + first, min(cell_len(first) + 1, width))
         return texts
+
+    def _row(self, view: TokenStrip, row: int) -> Line:
+        spans: list[Span] = []
+        used = 0
+        for at, (token_row, x) in enumerate(self._places):
+            if token_row == row:
+                text = self._texts[at]
+                spans += [(" " * (x - used), Style()), (text, self._style(view, at))]
+                used = x + cell_len(text)
+        return tuple(spans)
 
     def _style(self, view: TokenStrip, at: int) -> Style:
         paint = self.paint
@@ -83,7 +113,22 @@ class TokenStripPane(LinePane):
             return paint.cursor
         if view.kinds[at] != "text":
             return paint.muted
-        return paint.head if at >= view.prompt_tokens else paint.text
+        return paint.text if at < view.prompt_tokens else paint.head
+
+    def _more(self, arrow: str, line: Line) -> Line:
+        used = sum(cell_len(text) for text, _ in line)
+        return ((" " * (self.size.width - 1 - used) + arrow, self.paint.muted),)
+
+
+@lru_cache(maxsize=65536)
+def chip(token: str, kind: str, width: int) -> str:
+    """A token as one piece of at most `width` cells."""
+    text = plain(token) or "∅"
+    if kind == "special":
+        text = f"⟦{text}⟧"
+    elif kind == "bytes":
+        text = f"‹{text}›"
+    return fitted(text, min(cell_len(text), width))
 
 
 def wrap(widths: Sequence[int], width: int) -> list[Place]:
@@ -93,6 +138,6 @@ def wrap(widths: Sequence[int], width: int) -> list[Place]:
     for size in widths:
         if x and x + size > width:
             row, x = row + 1, 0
-        places.append((row, x, size))
+        places.append((row, x))
         x += size + 1
     return places

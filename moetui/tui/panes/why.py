@@ -4,36 +4,53 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from moetui.analyses.why import Why, why
 from moetui.tui.moment import Moment
 from moetui.tui.palette import PartMark, part_marks
-from moetui.tui.panes.linked import LayerPane, spread
+from moetui.tui.panes.linked import LayerPane
 from moetui.tui.panes.reasons import no_routing
-from moetui.tui.text import fitted, plain
+from moetui.tui.text import plain
 from moetui.tui.widgets.axes import LayerAxis
-from moetui.tui.widgets.lines import Line, Span
-from moetui.tui.widgets.stack import stack
+from moetui.tui.widgets.lines import Line, Span, spread, ticks
+from moetui.tui.widgets.stack import Scale, stack
 
-_NUMBER = 5  # cells of a share in percent: " -123"
-_LEAST_BAR = 12
+_SHARE = 5  # cells of a share in percent, as in "  -12"
+_SIZE = 6  # cells of what unrelated parts would give, as in " (123)"
+_SEED = 6
+_LEAST_BAR = 14
 
 
-class WhyPane(LayerPane):
+@dataclass(frozen=True)
+class _Columns:
+    """Cells of the bar, and whether shares and unrelated shares stand beside it as numbers."""
+
+    bar: int
+    shares: bool
+    sizes: bool
+    seed: bool
+
+
+class WhyPane(LayerPane[Why]):
     """Signed shares of the router's decision by source."""
 
     pane_id = "why"
     title = "why"
     help = (
-        "Shares of each router's decision by source: they sum to 100 %; what stands left of the "
-        "line worked against the decision. `seed` is the published ratio of norms, no share."
+        "Shares of each router's decision by source, in percent; they sum to 100. What stands "
+        "left of the line opposed the decision. In brackets: the shares of parts of these sizes "
+        "that neither help nor oppose each other. `seed` is the published ratio of norms ‖Wd‖ / "
+        "(‖We‖ + ‖Wd‖), which is no share of a sum."
     )
-
-    view: Why | None = None
 
     def view_of(self, moment: Moment) -> Why | None:
         """The shares at the cursor's token."""
         return why(*moment.located) if moment.located else None
+
+    def depends_on(self, moment: Moment) -> object:
+        """The row looked at."""
+        return moment.snapshot.model, moment.located
 
     def empty_reason(self, moment: Moment) -> str:
         """Why there are no shares."""
@@ -42,92 +59,89 @@ class WhyPane(LayerPane):
             return no_routing(moment)
         return model.decomposition_error or (
             "This trace holds no split of the router's logits by source. "
-            "Traces made by moetui hold one; run the prompt here to see it."
+            "Run the prompt with a model to see one."
         )
 
-    def num_layers(self) -> int:
+    def num_layers(self, view: Why) -> int:
         """N of the model in view."""
-        return self.view.num_layers if self.view else 0
+        return view.num_layers
 
-    def heading(self) -> tuple[Line, Line]:
-        """The sources with their letters; the heads of the columns."""
-        view, paint = self.view, self.paint
-        assert view is not None
-        spans: list[Span] = []
-        for mark, name in zip(self._marks, view.parts, strict=True):
-            spans += [(f" {mark.letter} ", mark.style), (f" {plain(name)}  ", paint.muted)]
-        heads = "".join(f"{mark.letter:>{_NUMBER}}" for mark in self._marks)
-        heads = heads + self._tail_heads() if self._numbers else self._tail_heads()
-        at = " " * (self.label_width + self._bar + 1)
-        return tuple(spans), ((at + heads, paint.muted),)
+    def heading(self, view: Why) -> tuple[Line, Line]:
+        """The sources with their letters; zero, 100 % and the heads of the columns."""
+        paint, marks, columns = self.paint, self._marks(view), self._columns(view)
+        key: list[Span] = []
+        for mark, name in zip(marks, view.parts, strict=True):
+            key += [(f" {mark.letter} ", mark.style), (f" {plain(name)}  ", paint.muted)]
+        scale = self._scale(view, columns)
+        at = scale.left + round(scale.cells_per_share)
+        bar = ticks([(scale.left, "0"), (max(at - 3, 0), "100%")], columns.bar)
+        heads = ""
+        for mark in marks:
+            heads += f"{mark.letter:>{_SHARE}}" if columns.shares else ""
+            heads += " " * _SIZE if columns.sizes else ""
+        heads += f"{'seed':>{_SEED}}" if columns.seed else ""
+        return tuple(key), ((" " * self.label_width(view) + bar + heads, paint.muted),)
 
-    def layer_rows(self, axis: LayerAxis) -> Sequence[Line]:
+    def layer_rows(self, view: Why, axis: LayerAxis) -> Sequence[Line]:
         """A bar and its numbers for every layer."""
-        assert self.view is not None
-        index = {layer: row for row, layer in enumerate(self.view.layers)}
-        return [
-            self._row(index[layer]) if (layer := axis.layers(y).start) in index else self._dense()
-            for y in range(axis.rows)
-        ]
+        columns, marks = self._columns(view), self._marks(view)
+        scale = self._scale(view, columns)
+        index = {layer: row for row, layer in enumerate(view.layers)}
+        rows: list[Line] = []
+        for y in range(axis.rows):
+            row = index.get(axis.layers(y).start)
+            if row is None:
+                rows.append((("· dense ·", self.paint.faint),))
+            else:
+                bar = stack(view.shares[row], marks, scale, self.paint.faint)
+                rows.append((*bar, *self._numbers(view, row, columns)))
+        return rows
 
-    def legend(self) -> Line:
-        """The decision at the cursor in words."""
-        view, paint, layer = self.view, self.paint, self.moment.cursor.layer
-        assert view is not None
+    def legend(self, view: Why) -> Line:
+        """How the parts of the cursor's layer go together."""
+        paint, layer = self.paint, self.moment.cursor.layer
         if layer not in view.layers:
-            return ((f" layer {layer}: dense", paint.muted),)
+            return ((f"L{layer} is dense", paint.muted),)
         row = view.layers.index(layer)
-        told = (
-            f" L{layer} cancels {_told(view.cancellation[row], '.1f')}× "
-            f"(unrelated {_told(view.cancellation_unrelated[row], '.1f')}×)"
+        left: Line = (
+            (f"L{layer} cancellation ", paint.muted),
+            (f"{_told(view.cancellation[row], '.2f')}×", paint.text),
+            (f" (unrelated {_told(view.cancellation_unrelated[row], '.2f')}×)", paint.muted),
         )
-        complete = f"parts miss {_told(view.completeness[row], '.0e')}"
-        return spread(((told, paint.muted),), ((complete, paint.muted),), self.size.width)
+        missed = _told(view.completeness[row], ".0e")
+        return spread(left, (("unexplained ", paint.muted), (missed, paint.text)), self.size.width)
 
-    @property
-    def _marks(self) -> list[PartMark]:
-        assert self.view is not None
-        return part_marks(self.view.parts, self.paint.depth, self.paint.text)
+    def _marks(self, view: Why) -> list[PartMark]:
+        return part_marks(view.parts, self.paint.depth, self.paint.text)
 
-    @property
-    def _numbers(self) -> bool:
-        """Whether the shares fit as numbers beside the bar."""
-        assert self.view is not None
-        room = self.size.width - self.label_width - len(self._tail_heads()) - 1
-        return room - _NUMBER * len(self.view.parts) >= _LEAST_BAR
+    def _columns(self, view: Why) -> _Columns:
+        """As many columns of numbers as leave room for a bar."""
+        G, seed = len(view.parts), view.seed_ratio is not None
+        room = self.size.width - self.label_width(view) - (_SEED if seed else 0)
+        shares = room - _SHARE * G >= _LEAST_BAR
+        sizes = room - (_SHARE + _SIZE) * G >= 2 * _LEAST_BAR
+        taken = (_SHARE * shares + _SIZE * sizes) * G
+        return _Columns(max(room - taken, 1), shares, sizes, seed)
 
-    @property
-    def _bar(self) -> int:
-        """Cells of the bars."""
-        assert self.view is not None
-        numbers = _NUMBER * len(self.view.parts) if self._numbers else 0
-        return max(1, self.size.width - self.label_width - len(self._tail_heads()) - numbers - 1)
-
-    def _tail_heads(self) -> str:
-        return "   seed" if self.view and self.view.seed_ratio is not None else ""
-
-    def _row(self, row: int) -> Line:
-        view, paint = self.view, self.paint
-        assert view is not None
-        shares = view.shares[row]
-        bar = stack(shares, self._marks, self._bar, self._reach, paint.faint)
-        numbers = "".join(f"{_percent(s):>{_NUMBER}}" for s in shares) if self._numbers else ""
-        seed = ""
-        if view.seed_ratio is not None:
-            seed = f"   {_told(view.seed_ratio[row], '4.2f')}"
-        return (*bar, (" " + numbers, paint.text), (seed, paint.muted))
-
-    def _dense(self) -> Line:
-        return ((fitted("dense", self._bar), self.paint.faint),)
-
-    @property
-    def _reach(self) -> tuple[float, float]:
-        """How far the bars go left and right of zero, over all layers: one scale for the pane."""
-        assert self.view is not None
-        rows = [[s for s in row if math.isfinite(s)] for row in self.view.shares]
+    def _scale(self, view: Why, columns: _Columns) -> Scale:
+        """One scale for all layers, so that bars compare."""
+        rows = [[s for s in row if math.isfinite(s)] for row in view.shares]
         left = max((-sum(s for s in row if s < 0) for row in rows), default=0.0)
         right = max((sum(s for s in row if s > 0) for row in rows), default=1.0)
-        return left, max(right, 1.0)
+        return Scale.fitting(columns.bar, left, max(right, 1.0))
+
+    def _numbers(self, view: Why, row: int, columns: _Columns) -> Line:
+        paint = self.paint
+        spans: list[Span] = []
+        for share, size in zip(view.shares[row], view.sizes[row], strict=True):
+            if columns.shares:
+                style = paint.head if share < 0 else paint.text
+                spans.append((f"{_percent(share):>{_SHARE}}", style))
+            if columns.sizes:
+                spans.append((f"{f'({_percent(size)})':>{_SIZE}}", paint.faint))
+        if columns.seed and view.seed_ratio is not None:
+            spans.append((f"{_told(view.seed_ratio[row], '.2f'):>{_SEED}}", paint.muted))
+        return tuple(spans)
 
 
 def _percent(share: float) -> str:

@@ -82,15 +82,15 @@ class ExpertAxis:
         return expert if 0 <= x < self.cells and expert < self.num_experts else None
 
 
-def expert_axis(num_experts: int, cells: int, cursor: int, most: int = MOST_FOLDED) -> ExpertAxis:
+def expert_axis(num_experts: int, cells: int, cursor: int, widest: int = WIDEST) -> ExpertAxis:
     """The axis for `cells` cells: wide columns if there is room, else folded, else scrolled so
     that the cursor stands in the middle."""
     cells = max(cells, 1)
     if num_experts <= cells:
-        width = max(1, min(WIDEST, cells // max(num_experts, 1)))
+        width = max(1, min(widest, cells // max(num_experts, 1)))
         return ExpertAxis(0, num_experts, 1, width, num_experts)
     fold = 1
-    while -(-num_experts // fold) > cells and fold < most:
+    while -(-num_experts // fold) > cells and fold < MOST_FOLDED:
         fold *= 2
     total = -(-num_experts // fold)
     columns = min(cells, total)

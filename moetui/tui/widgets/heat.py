@@ -23,9 +23,12 @@ _DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
 
 
 def levels_of(values: NDArray[np.float64], full: float) -> Levels:
-    """0 for nothing at all, 1 … 7 for values up to `full`, ABSENT for NaN; any shape."""
+    """0 for nothing at all, 1 … 7 for values up to `full`, ABSENT for NaN; any shape.
+
+    The scale is a square root: weights are many small and few large ones.
+    """
     with np.errstate(invalid="ignore", divide="ignore"):
-        share = values / full if full > 0 else np.zeros_like(values)
+        share = np.sqrt(values / full) if full > 0 else np.zeros_like(values)
         level = np.where(values > 0, 1 + np.minimum(share * (LEVELS - 1), LEVELS - 2), 0)
     return np.where(np.isnan(values), ABSENT, np.nan_to_num(level)).astype(np.int8)
 

@@ -60,3 +60,19 @@ def merged(texts: Sequence[str], styles: Sequence[Style]) -> Line:
             spans.append(("".join(texts[start:at]), styles[start]))
             start = at
     return tuple(spans)
+
+
+def spread(left: Line, right: Line, width: int) -> Line:
+    """`left` at the left and `right` at the right edge; `right` gives way where both do not fit."""
+    gap = width - line_width(left) - line_width(right)
+    return (*left, (" " * gap, Style()), *right) if gap > 0 else left
+
+
+def ticks(labels: Sequence[tuple[int, str]], width: int) -> str:
+    """Texts placed at their columns, those that would touch the one before left out."""
+    line, end = "", 0
+    for at, text in labels:
+        if at >= end and at + cell_len(text) <= width:
+            line += " " * (at - len(line)) + text
+            end = len(line) + 1
+    return line + " " * (width - len(line))

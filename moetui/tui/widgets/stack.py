@@ -4,51 +4,46 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rich.style import Style
 
 from moetui.tui.palette import PartMark
+from moetui.tui.text import fitted
 from moetui.tui.widgets.lines import Line, Span
 
 ZERO = "│"
 
 
-def stack(
-    shares: Sequence[float],
-    marks: Sequence[PartMark],
-    width: int,
-    reach: tuple[float, float],
-    faint: Style,
-) -> Line:
-    """The bar in exactly `width` cells, one of which is the zero line.
+@dataclass(frozen=True)
+class Scale:
+    """`left` cells, the zero line, `right` cells."""
 
-    reach: the largest sums left and right of zero that must fit, so that bars compare. Each
-    stretch is labelled with its part's letter.
-    """
-    left_room, right_room = _rooms(width, reach)
+    left: int
+    right: int
+    cells_per_share: float
+
+    @classmethod
+    def fitting(cls, width: int, left: float, right: float) -> Scale:
+        """The scale in `width` cells that holds sums up to `left` below and `right` above zero."""
+        cells = max(width - 1, 1)
+        below = min(math.ceil(cells * left / (left + right)), cells - 1)
+        per_share = min((cells - below) / right, below / left if left > 0 else math.inf)
+        return cls(below, cells - below, per_share)
+
+
+def stack(shares: Sequence[float], marks: Sequence[PartMark], scale: Scale, faint: Style) -> Line:
+    """The bar of one decision, exactly as wide as `scale`; NaN shares are no preference."""
     if not all(math.isfinite(share) for share in shares):
-        return (
-            (f"{'':{left_room}}", faint),
-            (ZERO, faint),
-            (f"{'no preference':{right_room}.{right_room}}", faint),
-        )
-    scale = right_room / reach[1]
+        text = fitted(" no preference", scale.right)
+        return ((" " * scale.left + ZERO + text, faint),)
     against = [(-s, mark) for s, mark in zip(shares, marks, strict=True) if s < 0]
     towards = [(s, mark) for s, mark in zip(shares, marks, strict=True) if s > 0]
-    left = _stretches(against[::-1], scale, left_room)
-    right = _stretches(towards, scale, right_room)
-    pad = left_room - sum(len(text) for text, _ in left)
-    rest = right_room - sum(len(text) for text, _ in right)
-    return ((" " * pad, faint), *left, (ZERO, faint), *right, (" " * rest, faint))
-
-
-def _rooms(width: int, reach: tuple[float, float]) -> tuple[int, int]:
-    """Cells left and right of the zero line."""
-    cells = max(width - 1, 1)
-    left = 0
-    if reach[0] > 0:
-        left = min(max(1, round(cells * reach[0] / (reach[0] + reach[1]))), cells - 1)
-    return left, cells - left
+    left = _stretches(against, scale.cells_per_share, scale.left)[::-1]
+    right = _stretches(towards, scale.cells_per_share, scale.right)
+    before = scale.left - sum(len(text) for text, _ in left)
+    after = scale.right - sum(len(text) for text, _ in right)
+    return ((" " * before, faint), *left, (ZERO, faint), *right, (" " * after, faint))
 
 
 def _stretches(parts: Sequence[tuple[float, PartMark]], scale: float, room: int) -> list[Span]:
@@ -59,8 +54,6 @@ def _stretches(parts: Sequence[tuple[float, PartMark]], scale: float, room: int)
         total += share
         stop = min(round(total * scale), room)
         if stop > end:
-            size = stop - end
-            text = mark.letter.center(size, " ") if size > 1 else mark.letter
-            spans.append((text, mark.style))
+            spans.append((mark.stretch(stop - end), mark.style))
         end = max(end, stop)
     return spans
