@@ -330,7 +330,7 @@ def _mean_evenness(layers: Sequence[Evenness]) -> Evenness:
 
 def _caveat(prompts: int, limits: _Limits | None) -> str | None:
     if prompts < MIN_DOCUMENTS:
-        return f"too few prompts for an interval: {prompts} of {MIN_DOCUMENTS}"
+        return f"too few prompts for an interval ({MIN_DOCUMENTS} needed)"
     if limits is None:
         return "no interval yet"
     if prompts < APPROXIMATE:

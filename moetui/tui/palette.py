@@ -56,13 +56,14 @@ class Ramp:
 
     cells: [8], a bar of that level on the ground; marked: [8], the same under the cursor.
     halves: [8][8], upper and lower layer of a half-block; dots: [8], braille by highest level.
-    coloured: whether the level can be read from the colour.
+    strong: for gauges. coloured: whether the level can be read from the colour.
     """
 
     cells: tuple[Style, ...]
     marked: tuple[Style, ...]
     halves: tuple[tuple[Style, ...], ...]
     dots: tuple[Style, ...]
+    strong: Style
     coloured: bool
 
 
@@ -72,7 +73,7 @@ def ramp(depth: Depth, dark: bool, text: Style, faint: Style) -> Ramp:
     if depth is not Depth.FULL:
         cells = (faint, *[text] * (LEVELS - 1))
         marked = tuple(text + Style(reverse=True) for _ in range(LEVELS))
-        return Ramp(cells, marked, (cells,) * LEVELS, cells, coloured=False)
+        return Ramp(cells, marked, (cells,) * LEVELS, cells, text, coloured=False)
     colours: Sequence[str] = MAGMA_DARK if dark else MAGMA_LIGHT
     ground = colours[0]
     quiet = "#3a3545" if dark else "#cfcad6"
@@ -86,7 +87,7 @@ def ramp(depth: Depth, dark: bool, text: Style, faint: Style) -> Ramp:
         tuple(Style(color=upper, bgcolor=lower) for lower in colours) for upper in colours
     )
     dots = tuple(Style(color=quiet if c == ground else c, bgcolor=ground) for c in colours)
-    return Ramp(cells, marked, halves, dots, coloured=True)
+    return Ramp(cells, marked, halves, dots, Style(color=colours[5]), coloured=True)
 
 
 # Sources of a router's decision: one letter and one colour each. Okabe and Ito's colours, which
@@ -102,6 +103,10 @@ PARTS = {
 }
 
 
+# Large areas of full colour would outshine the map: towards the ground of the theme.
+_SOFTENING = {True: "#121017", False: "#fbfafc"}
+
+
 @dataclass(frozen=True)
 class PartMark:
     """How one source is drawn: its letter, and the style of its stretch of a bar."""
@@ -115,13 +120,17 @@ class PartMark:
         return self.letter.center(cells) if self.coloured else self.letter * cells
 
 
-def part_marks(names: Sequence[str], depth: Depth, text: Style) -> list[PartMark]:
+@lru_cache(maxsize=16)
+def part_marks(
+    names: tuple[str, ...], depth: Depth, dark: bool, text: Style
+) -> tuple[PartMark, ...]:
     """Marks of the sources `names`, letters all different."""
     marks: list[PartMark] = []
     for name in names:
         letter, colour = PARTS.get(name, (name[:1].upper() or "?", "#999999"))
         taken = {mark.letter for mark in marks}
         free = (c for c in (letter, *name.upper(), *"123456789") if c.strip() and c not in taken)
-        style = Style(color="#000000", bgcolor=colour) if depth is Depth.FULL else text
+        softened = Color.parse(colour).blend(Color.parse(_SOFTENING[dark]), 0.3).hex
+        style = Style(color="#000000", bgcolor=softened) if depth is Depth.FULL else text
         marks.append(PartMark(next(free, "?"), style, depth is Depth.FULL))
-    return marks
+    return tuple(marks)

@@ -16,6 +16,7 @@ from moetui.trace import Phase
 from moetui.tui.moment import Moment
 from moetui.tui.panes.pane import LinePane
 from moetui.tui.panes.reasons import no_routing
+from moetui.tui.text import fitted
 from moetui.tui.widgets.lines import Line, Span, line_width
 
 _NAME, _COUNT, _ENTROPY = 6, 12, 13
@@ -93,11 +94,10 @@ class ColdExpertsPane(LinePane[ColdExperts]):
 
     def _title(self, view: ColdExperts, width: int) -> Line:
         paint = self.paint
-        tokens = f"{view.prefill_tokens} prompt + {view.decode_tokens} generated tokens"
-        title: Line = ((f"{view.prompts} prompts", paint.head), (f", {tokens}", paint.muted))
-        if view.caveat is None or line_width(title) + len(view.caveat) + 3 > width:
-            return title
-        return (*title, (f" · {view.caveat}", paint.muted))
+        tokens = f" · {view.prefill_tokens} + {view.decode_tokens} tokens"
+        told = f" · {view.caveat}" if view.caveat else ""
+        title: Line = ((f"{view.prompts} prompts", paint.head), (tokens, paint.muted))
+        return (*title, (fitted(told, width - line_width(title)), paint.text))
 
     def _around(self, layers: Sequence[LayerLoad], room: int) -> Sequence[LayerLoad]:
         """The layers that fit, the cursor's among them."""
@@ -115,9 +115,9 @@ class ColdExpertsPane(LinePane[ColdExperts]):
             (f"{'▶' if here else ' '}{name:>{_NAME - 1}}", paint.cursor if here else paint.muted)
         ]
         dead = f" †{load.dead}" if load.dead else ""
-        cells = [(f"{load.never_fired}{dead}", f"({load.never_fired_chance:.0f})")]
+        cells = [(f"{load.never_fired}{dead}", _expected(load.never_fired_chance))]
         cells += self._below(load)
-        cells.append((str(load.for_90), f"({load.for_90_chance:.0f})"))
+        cells.append((str(load.for_90), _expected(load.for_90_chance)))
         for value, chance in cells[: 1 + self._counts(width)]:
             spans += self._cell(value, chance, _COUNT, strong)
         shown = [load.all_tokens, *([load.prefill, load.decode] if wide else [])]
@@ -129,7 +129,7 @@ class ColdExpertsPane(LinePane[ColdExperts]):
         """Observed below each threshold (chance), or cold and undecided where that is known."""
         if load.cold is None or load.undecided is None:
             pairs = zip(load.below, load.below_chance, strict=True)
-            return [(str(n), f"({chance:.0f})") for n, chance in pairs]
+            return [(str(n), _expected(chance)) for n, chance in pairs]
         verdicts = zip(load.cold, load.undecided, strict=True)
         return [(str(n), f"?{open_}") for n, open_ in verdicts]
 
@@ -166,6 +166,10 @@ class ColdExpertsPane(LinePane[ColdExperts]):
         if view.pooled.cold is not None:
             told = f"cold ?undecided · †dead · {told}"
         return ((told, paint.muted),)
+
+
+def _expected(count: float) -> str:
+    return f"({count:.1f})" if count < 9.95 else f"({count:.0f})"
 
 
 def _told(evenness: Evenness) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from moetui.tui.widgets.gauge import gauge
 from moetui.tui.widgets.lines import Line, line_width
 
 _ROW = 38  # cells of an expert's numbers
-_LONGEST_BAR = 32
+_SHORTEST_BAR, _LONGEST_BAR = 16, 32
 _GAP = "   "
 
 
@@ -50,10 +50,10 @@ class LayerDetailPane(LinePane[LayerDetail]):
         width, height = self.size
         summary = self._summary(view, width)
         room = max(height - len(summary) - 1, 1)
-        beside = width >= 2 * _ROW + len(_GAP)
-        column = (width - len(_GAP)) // 2 if beside else width
+        beside = width >= 2 * _ROW + len(_GAP) + _SHORTEST_BAR
+        column = min(width - _ROW, _ROW + _LONGEST_BAR) - len(_GAP) if beside else width
         chosen = [self._expert(n, e, view, column) for n, e in enumerate(view.chosen, 1)]
-        passed = [self._passed(e, beside) for e in view.passed_over]
+        passed = [self._passed(e) for e in view.passed_over]
         head: Line = ((self._heads("chosen"), self.paint.muted),)
         if not beside:
             return [*summary, head, *_within(chosen, passed, room)]
@@ -99,10 +99,10 @@ class LayerDetailPane(LinePane[LayerDetail]):
         return (
             *self._label(f"{rank:>2}", expert),
             (f"{_numbers(expert)} {weight:>7.3f} ", paint.text),
-            *gauge(weight / most if most > 0 else 0.0, room, paint.ramp.dots[6], paint.faint),
+            *gauge(weight / most if most > 0 else 0.0, room, paint.ramp.strong, paint.faint),
         )
 
-    def _passed(self, expert: ChosenExpert, beside: bool) -> Line:
+    def _passed(self, expert: ChosenExpert) -> Line:
         return *self._label(" –", expert), (_numbers(expert), self.paint.muted)
 
     def _label(self, rank: str, expert: ChosenExpert) -> Line:

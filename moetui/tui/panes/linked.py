@@ -70,17 +70,18 @@ class LayerPane(LinePane[View]):
             return ((f"▶{cursor:>{digits}}", self.paint.cursor), (" ", self.paint.text))
         return ((f" {layers.start:>{digits}} ", self.paint.muted),)
 
-    def layer_at(self, y: int) -> int | None:
-        """The (first) layer on line `y` of the pane."""
-        if self.view is None:
+    def layer_at(self, event: events.MouseEvent) -> int | None:
+        """The (first) layer on the line under the mouse."""
+        at = event.get_content_offset(self)
+        if self.view is None or at is None:
             return None
-        axis, row = self.axis(self.view), y - self.HEADING
+        axis, row = self.axis(self.view), at.y - self.HEADING
         layers = axis.layers(row) if 0 <= row < axis.rows else range(0)
         return layers.start if layers else None
 
     def on_click(self, event: events.Click) -> None:
         """Put the cursor on the layer that was clicked."""
-        if (layer := self.layer_at(event.y)) is not None:
+        if (layer := self.layer_at(event)) is not None:
             self.post_message(self.CursorMoved(layer=layer))
 
     def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:

@@ -91,7 +91,7 @@ class LensPane(LayerPane[LensView]):
             ("● " if settled else "  ", paint.head),
             (plain(best.text, _TOKEN), style),
             (f" {probability(best.probability)} ", paint.text),
-            *gauge(best.probability, _GAUGE, paint.ramp.dots[6], paint.faint),
+            *gauge(best.probability, _GAUGE, paint.ramp.strong, paint.faint),
             *self._answer(view, layer),
         ]
         room = self.size.width - self.label_width(view) - _TOKEN - _GAUGE - _ANSWER - 8

@@ -81,9 +81,10 @@ class Styles:
     cursor: Style
     ramp: Ramp
     depth: Depth
+    dark: bool
 
 
-class LinePane(Lines, Pane, Generic[View]):
+class LinePane(Pane, Lines, Generic[View]):
     """A pane that draws lines of spans; a subclass gives `lines`."""
 
     view: View | None = None
@@ -129,6 +130,7 @@ class LinePane(Lines, Pane, Generic[View]):
                 cursor=self._part("pane--cursor"),
                 ramp=ramp(depth, self.app.current_theme.dark, text, faint),
                 depth=depth,
+                dark=self.app.current_theme.dark,
             )
         return self._styles
 

@@ -110,7 +110,7 @@ class RoutingMapPane(LayerPane[RoutingMap]):
         """Put the cursor on the layer and expert that were clicked."""
         if (cell := self._cell_at(event)) is not None:
             self.post_message(self.CursorMoved(layer=cell[0], expert=cell[1]))
-        elif (layer := self.layer_at(event.y)) is not None:
+        elif (layer := self.layer_at(event)) is not None:
             self.post_message(self.CursorMoved(layer=layer))
 
     def on_mouse_move(self, event: events.MouseMove) -> None:
@@ -128,11 +128,11 @@ class RoutingMapPane(LayerPane[RoutingMap]):
 
     def _cell_at(self, event: events.MouseEvent) -> tuple[int, int] | None:
         """Layer and expert under the mouse."""
-        view, layer = self.view, self.layer_at(event.y)
-        if view is None or layer is None:
+        view, layer, at = self.view, self.layer_at(event), event.get_content_offset(self)
+        if view is None or layer is None or at is None:
             return None
         axis = self.axis(view)
-        x = (event.x - self.label_width(view)) * (2 if axis.per_row == _BRAILLE else 1)
+        x = (at.x - self.label_width(view)) * (2 if axis.per_row == _BRAILLE else 1)
         expert = self.experts(view, axis).expert_at(x)
         return None if expert is None else (layer, expert)
 

@@ -70,8 +70,10 @@ class TokenStripPane(LinePane[TokenStrip]):
 
     def on_click(self, event: events.Click) -> None:
         """Put the cursor on the token that was clicked."""
+        if (offset := event.get_content_offset(self)) is None:
+            return
         for at, (row, x) in enumerate(self._places):
-            if row == event.y + self._top and x <= event.x < x + cell_len(self._texts[at]):
+            if row == offset.y + self._top and x <= offset.x < x + cell_len(self._texts[at]):
                 self.post_message(self.CursorMoved(token=at))
 
     def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:

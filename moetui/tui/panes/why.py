@@ -111,8 +111,9 @@ class WhyPane(LayerPane[Why]):
         missed = _told(view.completeness[row], ".0e")
         return spread(left, (("unexplained ", paint.muted), (missed, paint.text)), self.size.width)
 
-    def _marks(self, view: Why) -> list[PartMark]:
-        return part_marks(view.parts, self.paint.depth, self.paint.text)
+    def _marks(self, view: Why) -> tuple[PartMark, ...]:
+        paint = self.paint
+        return part_marks(tuple(view.parts), paint.depth, paint.dark, paint.text)
 
     def _columns(self, view: Why) -> _Columns:
         """As many columns of numbers as leave room for a bar."""

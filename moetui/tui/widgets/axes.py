@@ -89,9 +89,7 @@ def expert_axis(num_experts: int, cells: int, cursor: int, widest: int = WIDEST)
     if num_experts <= cells:
         width = max(1, min(widest, cells // max(num_experts, 1)))
         return ExpertAxis(0, num_experts, 1, width, num_experts)
-    fold = 1
-    while -(-num_experts // fold) > cells and fold < MOST_FOLDED:
-        fold *= 2
+    fold = min(-(-num_experts // cells), MOST_FOLDED)
     total = -(-num_experts // fold)
     columns = min(cells, total)
     first = min(max(cursor // fold - columns // 2, 0), total - columns)

@@ -45,16 +45,19 @@ def folded(levels: Levels, axis: ExpertAxis) -> Levels:
 def bar_row(levels: Levels, width: int, ramp: Ramp, marked: int | None) -> Line:
     """One layer, from levels [columns]: a bar in each, `width` cells wide; `marked` is the
     column under the cursor."""
-    gap = " " if width > 2 else ""
+    # Wide cells stand apart.
+    bar = max(width - 1, 1) if width > 2 else width
     spans: list[Span] = []
     for start, stop in _runs(levels, marked):
-        level = int(levels[start])
+        level, count = int(levels[start]), stop - start
         if level == ABSENT:
-            text, style = " " * width, _BLANK
+            spans.append((" " * width * count, _BLANK))
+        elif level == 0 and start != marked:
+            spans.append(((BARS[0] + " " * (width - 1)) * count, ramp.cells[0]))
         else:
-            text = BARS[level] * (width - len(gap)) + gap
             style = (ramp.marked if start == marked else ramp.cells)[level]
-        spans.append((text * (stop - start), style))
+            cell: Line = ((BARS[level] * bar, style), (" " * (width - bar), ramp.cells[0]))
+            spans += cell * count if bar < width else [(BARS[level] * bar * count, style)]
     return tuple(spans)
 
 
