@@ -13,6 +13,7 @@ import msgspec
 
 from moetui.analyses.attention_router import CorpusDecomposition, PromptDecomposition
 from moetui.analyses.context_sensitivity import ContextSensitivity
+from moetui.errors import UsageError
 from moetui.stats import Statistic
 from moetui.trace import ModelInfo, to_json
 from moetui.trace.file import write_atomically
@@ -149,9 +150,14 @@ def result_json(result: SuiteResult) -> bytes:
 def write_result(result: SuiteResult, path: Path) -> None:
     """Write the document to `path`, making its folder, so that nobody ever sees half of it.
 
-    Raises TraceFileError where the folder cannot be written.
+    Raises a MoetuiError where the folder cannot be made or written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"cannot make the folder {path.parent}: {error.strerror}", "choose another folder"
+        ) from error
     write_atomically(path, result_json(result))
 
 

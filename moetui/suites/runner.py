@@ -206,7 +206,9 @@ def _whole_failure(cause: Exception) -> MoetuiError:
 
 
 def _parameters(suite: Suite, models: Sequence[str]) -> dict[str, Any]:
-    return {**msgspec.to_builtins(suite.parameters), "models": list(models)}
+    # Through JSON, so that what is in memory equals what a reader of the file gets.
+    given: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(suite.parameters))
+    return {**given, "models": list(models)}
 
 
 def _now() -> str:

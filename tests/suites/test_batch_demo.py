@@ -1,0 +1,118 @@
+"""`moetui batch attention_router` as a user runs it, on the bundled model."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from moetui.demo import checkpoint
+from moetui.suites.attention_router import PROMPTS
+from tests.suites.olmoe import Olmoe
+
+COMMAND = [sys.executable, "-m", "moetui", "batch", "attention_router"]
+LAYERS = (0, 4, 7)
+
+pytestmark = pytest.mark.skipif(
+    not (checkpoint("demo") / "model.safetensors").is_file(), reason="no demo checkpoint here"
+)
+
+
+@pytest.fixture(scope="module")
+def document(tmp_path_factory):
+    run = subprocess.run(
+        [*COMMAND, "-m", "demo", "-o", "-", "--parameter", "corpus_documents=20",
+         "--progress", "off"],
+        capture_output=True, check=True, cwd=tmp_path_factory.mktemp("cwd"), timeout=300,
+    )  # fmt: skip
+    assert b"seed rule" in run.stderr
+    return json.loads(run.stdout)
+
+
+@pytest.fixture(scope="module")
+def olmoe():
+    return Olmoe(checkpoint("demo"))
+
+
+def result(document, analysis):
+    return next(c["result"] for c in document["cells"] if c["analysis"] == analysis)
+
+
+def test_the_run_is_whole(document):
+    assert [c["status"] for c in document["cells"]] == ["done"] * 3
+    assert document["models"][0]["info"]["num_experts"] == 16
+    corpus = result(document, "corpus_decomposition")["corrected"]
+    assert corpus["documents"] == 20 and corpus["tokens"] > 1000
+    assert document["verdict"]["seed"]["outcome"] in ("H1", "H2", "H3", "unclear")
+    assert max(layer["completeness"] for layer in corpus["layers"]) < 1e-5
+    for layer in corpus["layers"]:
+        attention = next(p for p in layer["parts"] if p["part"] == "attention")
+        for measure in ("per_token", "across_tokens", "margin"):
+            found = attention[measure]
+            assert found["ci_low"] < found["value"] < found["ci_high"]
+
+
+def test_seed_ratios_equal_numpy_from_the_checkpoint(document, olmoe):
+    seed = result(document, "decomposition")["seed"]
+    assert [layer["layer"] for layer in seed["layers"]] == list(LAYERS)
+    for layer in seed["layers"]:
+        W, ratios = olmoe.router(layer["layer"]), []
+        for prompt in PROMPTS:
+            entered, _, _ = olmoe.streams(prompt)
+            e = np.linalg.norm(W @ entered[0])
+            d = np.linalg.norm(W @ (entered[layer["layer"]] - entered[0]))
+            ratios.append(d / (e + d))
+        assert layer["ratio"] == pytest.approx(np.mean(ratios), abs=1e-4)
+        assert layer["ratio_std"] == pytest.approx(np.std(ratios), abs=1e-4)
+        given = [p["ratio"] for p in layer["prompts"]]
+        assert given == pytest.approx(ratios, abs=1e-4)
+
+
+def test_corrected_shares_equal_numpy_from_the_checkpoint(document, olmoe):
+    layers = result(document, "decomposition")["corrected"]["layers"]
+    for layer in layers:
+        L, shares = layer["layer"], []
+        for prompt in PROMPTS:
+            entered, attended, mixed = olmoe.streams(prompt)
+            parts = np.stack([entered[0], attended[: L + 1].sum(axis=0), mixed[:L].sum(axis=0)])
+            scale = np.sqrt((parts.sum(axis=0) ** 2).mean() + olmoe.config["rms_norm_eps"])
+            z = parts / scale * olmoe.gain(L) @ olmoe.router(L).T
+            z -= z.mean(axis=1, keepdims=True)
+            total = z.sum(axis=0)
+            shares.append(z @ total / (total @ total))
+        expected = np.mean(shares, axis=0)
+        given = [part["per_token"]["value"] for part in layer["parts"]]
+        assert given == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+def test_ctrl_c_exits_130_without_a_result(tmp_path):
+    run = subprocess.Popen(
+        [*COMMAND, "-o", "out", "--progress", "json"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    seen = b""
+    while b'"step"' not in seen:
+        line = run.stderr.readline()
+        assert line, "ended before it began to trace"
+        seen += line
+    time.sleep(0.2)
+    os.kill(run.pid, signal.SIGINT)
+    out, _ = run.communicate(timeout=60)
+    assert run.returncode == 130 and out == b""
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_dense_model_ends_well(tmp_path):
+    run = subprocess.run(
+        [*COMMAND, "-m", "demo-dense", "-o", "-"],
+        check=False,
+        capture_output=True,
+        cwd=tmp_path,
+        timeout=300,
+    )
+    assert run.returncode == 0
+    assert json.loads(run.stdout)["verdict"]["corrected"]["outcome"] == "inconclusive"
