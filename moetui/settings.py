@@ -80,7 +80,7 @@ def unknown(word: str, known: Iterable[str]) -> str:
 
 def _parsed(text: str, path: Path) -> dict[str, Any]:
     import tomlkit
-    from tomlkit.exceptions import ParseError, TOMLKitError
+    from tomlkit.exceptions import ParseError
 
     try:
         return tomlkit.parse(text).unwrap()
@@ -89,8 +89,6 @@ def _parsed(text: str, path: Path) -> dict[str, Any]:
             f"{path}, line {error.line}: this is not TOML ({_reason(error)})",
             'write settings as in theme = "light"',
         ) from error
-    except TOMLKitError as error:  # a key given twice, which tomlkit reports without a line
-        raise SettingsError(f"{path}: {error}", "keep one of the two") from error
 
 
 def _reason(error: Exception) -> str:

@@ -77,7 +77,6 @@ class MoetuiApp(App[int]):
         yield from screen.commands()
         yield SystemCommand("Light or dark", "switch the theme", self.action_switch_theme)
         yield SystemCommand("Theme", "choose any theme", self.action_change_theme)
-        yield SystemCommand("Quit", "leave moetui", self.action_quit)
 
     def _fatal_error(self) -> None:
         """A defect ends the app with one line, or with the traceback under `--debug`."""

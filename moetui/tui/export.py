@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 
 import msgspec
@@ -98,19 +99,24 @@ def write_new(folder: Path, subject: str, suffix: str, data: bytes, now: datetim
 
 
 def _claim(written: Path, folder: Path, stem: str, suffix: str) -> Path:
-    """Give the finished file the first free name: a link, unlike a rename, replaces nothing."""
-    number = 1
-    while True:
+    """Give the finished file the first free name."""
+    for number in count(1):
         path = folder / (f"{stem}.{suffix}" if number == 1 else f"{stem}-{number}.{suffix}")
         try:
-            path.hardlink_to(written)
-            return path
+            _give_name(written, path)
         except FileExistsError:
-            number += 1
-        except OSError as error:
-            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):
-                raise
-            # A file system without links (exFAT): reserve the name, then fill it.
-            with path.open("xb") as file:
-                file.write(written.read_bytes())
-            return path
+            continue
+        return path
+    raise AssertionError("unreachable: numbers do not end")
+
+
+def _give_name(written: Path, path: Path) -> None:
+    """Put the finished file at `path`: a link, unlike a rename, replaces nothing."""
+    try:
+        path.hardlink_to(written)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):
+            raise
+        # A file system without links (exFAT): reserve the name, then fill it.
+        with path.open("xb") as file:
+            file.write(written.read_bytes())

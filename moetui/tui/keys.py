@@ -40,7 +40,7 @@ GROUPS: tuple[Group, ...] = (
         "Run",
         (
             Key("prompt", "slash", "focus_prompt", "type a prompt; Enter runs it", "Prompt"),
-            Key("run", "enter", "run_prompt", "run the prompt"),
+            Key("run", "enter", "run_prompt", "run the prompt that is being typed", "Run"),
             Key("model", "o", "choose_model", "open another model", "Model"),
             Key("pause", "space", "pause", "pause the view; the run goes on", "Pause"),
             Key(
@@ -48,6 +48,7 @@ GROUPS: tuple[Group, ...] = (
                 "escape",
                 "unwind",
                 "leave dialog, prompt, zoom; then stop the run or load",
+                "Back",
             ),
         ),
     ),
@@ -122,7 +123,7 @@ GROUPS: tuple[Group, ...] = (
         (
             Key("help", "question_mark", "help", "this help", "Help"),
             Key("palette", "ctrl+p", "app.command_palette", "all commands", in_palette=False),
-            Key("quit", "q", "app.quit", "quit", "Quit"),
+            Key("quit", "q", "leave", "quit", "Quit"),
         ),
     ),
 )
@@ -188,7 +189,12 @@ def changed(groups: Iterable[Group]) -> list[tuple[str, str]]:
 
 
 def bindings(groups: Iterable[Group]) -> list[BindingType]:
-    """Textual's bindings of `groups` and of the pane digits."""
+    """Textual's bindings of `groups` and of the pane digits.
+
+    All have priority, so that keys that arrive in a burst are obeyed in order: without it a key is
+    looked at only when the widget that had the focus gets round to it, and `/` followed at once by
+    a prompt would lose the prompt to whatever its letters mean.
+    """
     made: list[BindingType] = [
         Binding(
             key.keys,
@@ -197,12 +203,14 @@ def bindings(groups: Iterable[Group]) -> list[BindingType]:
             show=bool(key.footer),
             key_display=shown(key.keys) if key.footer else None,
             id=f"moetui.{key.name}",
+            priority=True,
         )
         for group in groups
         for key in group.keys
     ]
     digits: list[BindingType] = [
-        Binding(digit, f"show_pane({digit})", f"pane {digit}", show=False) for digit in PANE_DIGITS
+        Binding(digit, f"show_pane({digit})", f"pane {digit}", show=False, priority=True)
+        for digit in PANE_DIGITS
     ]
     return made + digits
 

@@ -40,14 +40,16 @@ class Plan:
     """Where things stand.
 
     panes: the panes shown, in reading order; spans: the columns (of 12) each takes.
-    rows: heights of the rows of panes, None for "what is left". framed: whether panes and prompt
-    have a border. tokens_height: rows of the token strip; None when it has the whole space.
+    rows: heights of the rows of panes, None for "what is left". framed: whether the panes have
+    a border; roomy: whether prompt and token strip have one too. tokens_height: rows of the token
+    strip; None when it has the whole space.
     """
 
     panes: tuple[str, ...]
     spans: tuple[int, ...]
     rows: tuple[int | None, ...]
     framed: bool
+    roomy: bool
     tokens_height: int | None
 
     @property
@@ -75,12 +77,12 @@ def plan(
     recent: panes by how lately the user asked for them, the latest first: a slot shows the one
     of its candidates that was asked for last. layers: decoder layers of the model.
     """
-    framed = height >= _ROOMY and width >= _TWO_COLUMNS
-    tokens_height = _tokens_height(height, framed)
+    roomy = height >= _ROOMY
+    tokens_height = _tokens_height(height)
     if maximised == TOKENS:
-        return Plan((), (), (), framed, None)
+        return Plan((), (), (), roomy, roomy, None)
     if maximised is not None:
-        return Plan((maximised,), (COLUMNS,), (None,), framed, tokens_height)
+        return Plan((maximised,), (COLUMNS,), (None,), roomy, roomy, tokens_height)
     columns = 1 if width < _TWO_COLUMNS else 2 if width < _THREE_COLUMNS else 3
     rows = 1 if height < _TWO_ROWS else 2
     slots, spans = _SLOTS[columns, rows]
@@ -88,17 +90,17 @@ def plan(
     heights: tuple[int | None, ...] = (None,)
     if rows == 2:
         heights = (_linked_height(height - tokens_height - 6, layers), None)
-    return Plan(panes, spans, heights, framed, tokens_height)
+    return Plan(panes, spans, heights, roomy or len(panes) > 1, roomy, tokens_height)
 
 
 def _chosen(slot: Sequence[str], recent: Sequence[str]) -> str:
     return next((pane for pane in recent if pane in slot), slot[0])
 
 
-def _tokens_height(height: int, framed: bool) -> int:
-    if not framed:
+def _tokens_height(height: int) -> int:
+    if height < _ROOMY:
         return 2
-    return 6 if height >= 50 else 4
+    return 5 if height >= 50 else 4
 
 
 def _linked_height(room: int, layers: int) -> int:

@@ -16,7 +16,7 @@ class PromptInput(Input):
     """An input whose ↑ and ↓ walk through the prompts of this session."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up", "recall(-1)", "prompt before", show=False),
+        Binding("up", "recall(-1)", "History"),
         Binding("down", "recall(1)", "prompt after", show=False),
     ]
 
@@ -56,6 +56,7 @@ class PromptBar(Horizontal):
     def __init__(self, value: str) -> None:
         super().__init__(id="prompt-bar")
         self._value = value
+        self.border_title = "/ Prompt"
 
     def compose(self) -> ComposeResult:
         """The mark, then the input."""

@@ -99,7 +99,7 @@ class Session:
 
     def move_chosen(self, by: int) -> None:
         """Move to the next expert by number among those chosen at the cursor, round and round."""
-        chosen = sorted(self._chosen())
+        chosen = sorted(self._chosen(self.cursor.token))
         if not chosen:
             return
         here = self.cursor.expert
@@ -122,17 +122,18 @@ class Session:
             self._go_to_strongest()
 
     def _go_to_strongest(self) -> None:
-        """Start on the expert that the router liked best: an arbitrary one says nothing."""
-        chosen = self._chosen()
-        if chosen:
-            self.cursor = replace(self.cursor, expert=chosen[0])
+        """Start on the best expert of the prompt's last token: an arbitrary one says nothing."""
+        recording = self.shown.recording
+        if recording is not None:
+            chosen = self._chosen(len(recording.prompt) - 1)
+            self.cursor = replace(self.cursor, expert=chosen[0] if chosen else 0)
 
-    def _chosen(self) -> list[int]:
-        """The experts that ran at the cursor's token and layer, the best first."""
-        located = self.moment.located
-        if located is None:
+    def _chosen(self, token: int) -> list[int]:
+        """The experts that ran at `token` and the cursor's layer, the best first."""
+        recording = self.shown.recording
+        if recording is None or token >= self.shown.rows:
             return []
-        trace, row = located
+        trace, row = recording.locate(token)
         layers = trace.layers.tolist()
         if self.cursor.layer not in layers:
             return []

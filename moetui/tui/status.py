@@ -12,12 +12,12 @@ from moetui.trace.types import ModelInfo
 from moetui.tui.text import plain
 
 _PHASE_STYLES = {
-    Phase.EMPTY: "$text-muted",
+    Phase.EMPTY: "$secondary",
     Phase.LOADING: "bold $warning",
     Phase.READY: "bold $success",
     Phase.RUNNING: "bold $accent",
 }
-_DOT = Content.styled(" · ", "$text-disabled")
+_DOT = Content.styled(" · ", "$secondary")
 _BRAND = Content.styled(" moetui ", "bold $background on $primary")
 
 
@@ -73,7 +73,7 @@ def engine_part(snapshot: Snapshot, paused: bool) -> Content:
     phase = snapshot.phase
     parts = [Content.styled("NO MODEL" if phase is Phase.EMPTY else phase, _PHASE_STYLES[phase])]
     if phase in (Phase.LOADING, Phase.RUNNING) and snapshot.detail:
-        parts[0] += Content.styled(f" {plain(snapshot.detail)}", "$text-muted")
+        parts[0] += Content.styled(f" {plain(snapshot.detail)}", "$secondary")
     if phase is Phase.READY and snapshot.ending is Ending.CANCELLED and snapshot.rows:
         parts.append(Content.styled("stopped", "$warning"))
     if paused:

@@ -41,7 +41,7 @@ class TabLine(Widget):
 
     def render(self) -> Content:
         """The line; where each number ends is kept for the mouse."""
-        right = Content.styled(f"{self._where} ", "$text-muted")
+        right = Content.styled(f"{self._where} ", "$secondary")
         room = self.size.width - right.cell_length - 1
         tabs = self._tabs(everywhere=True)
         if sum(tab.cell_length for _, tab in tabs) > room:
@@ -63,7 +63,7 @@ class TabLine(Widget):
         label = f" {number} {title} " if title else f" {number} "
         if number == self._active:
             return Content.styled(label, "bold $background on $accent")
-        return Content.styled(label, "$foreground" if number in self._shown else "$text-disabled")
+        return Content.styled(label, "$foreground" if number in self._shown else "$secondary")
 
     def on_click(self, event: events.Click) -> None:
         """Go to the pane whose number or title was clicked."""
@@ -80,7 +80,10 @@ def where(moment: Moment) -> str:
         return ""
     trace, row = located
     cursor, rows = moment.cursor, moment.snapshot.rows
-    parts = [f"token {cursor.token + 1}/{rows} {plain(trace.tokens[row])}", f"layer {cursor.layer}"]
+    parts = [
+        f"token {cursor.token} of {rows} {plain(trace.tokens[row])}",
+        f"layer {cursor.layer}",
+    ]
     if trace.model.is_moe:
         parts.append(f"expert {cursor.expert}")
     if moment.mode is Mode.SESSION:

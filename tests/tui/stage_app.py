@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -86,8 +87,24 @@ class Stage:
         return next(p for p in self.screen.workspace.panes if p.pane_id == name)
 
     async def settle(self) -> None:
-        """Let at least one frame pass."""
-        await self.pilot.pause(0.08)
+        """Wait until the engine's newest state and all keys are on the screen."""
+        await self.until(lambda: self._drawn)
+        await self.pilot.pause(0.04)
+        await self.until(lambda: self._drawn and bool(self.text.strip()))
+
+    async def until(self, seen: Callable[[], bool]) -> None:
+        """Wait for `seen`; a slow machine gets the time it needs."""
+        for _ in range(500):
+            await self.pilot.pause()
+            if seen() or not self.app.is_running:
+                return
+            await asyncio.sleep(0.02)
+        raise AssertionError(f"not seen:\n{self.text}")
+
+    @property
+    def _drawn(self) -> bool:
+        newest = self.engine.snapshot().version
+        return self.session.latest.version == newest and not self.screen._stale
 
     async def press(self, *keys: str) -> None:
         await self.pilot.press(*keys)

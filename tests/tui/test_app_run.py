@@ -25,7 +25,7 @@ async def test_the_demo_model_loads_and_its_prompt_runs_by_itself() -> None:
         await stage.settle()
         assert stage.pane("map").view is not None
         assert "RUNNING" in stage.text
-        assert "token 6/6" in stage.text
+        assert "token 5 of 6" in stage.text
 
 
 async def test_another_model_waits_for_a_prompt() -> None:
@@ -117,8 +117,8 @@ async def test_a_failure_is_a_dialog_and_the_app_lives_on() -> None:
     async with staged() as stage:
         await stage.settle()
         stage.engine.fail("no [bold]model[/] at /nowhere", "give a \x1b[31mfolder")
-        await stage.settle()
-        assert isinstance(stage.app.screen, FailureDialog)
+        await stage.until(lambda: isinstance(stage.app.screen, FailureDialog))
+        await stage.until(lambda: "That did not work" in stage.text)
         assert "no [bold]model[/] at /nowhere" in stage.text
         assert "→ give a ␛[31mfolder" in stage.text
         await stage.press("right", "enter")
@@ -133,9 +133,8 @@ async def test_a_failure_is_a_dialog_and_the_app_lives_on() -> None:
 async def test_a_failure_offers_another_model() -> None:
     async with staged() as stage:
         stage.engine.fail("the model does not fit", "open a smaller one")
-        await stage.settle()
-        focused = stage.app.focused
-        assert isinstance(focused, Button) and focused.id == "choose"
+        await stage.until(lambda: isinstance(stage.app.focused, Button))
+        assert stage.app.focused is not None and stage.app.focused.id == "choose"
         await stage.press("enter")
         assert isinstance(stage.app.screen, ModelDialog)
         await stage.press("down", "down", "enter")
@@ -170,9 +169,9 @@ async def test_hostile_text_stays_text() -> None:
     async with staged((200, 60), panes=None, T=6, tokens=tokens) as stage:
         await stage.prompted()
         await stage.press("home")
-        assert "token 1/6 [bold]a" in stage.text
+        assert "token 0 of 6 [bold]a" in stage.text
         await stage.press("l")
-        assert "token 2/6 ␛[2J" in stage.text
+        assert "token 1 of 6 ␛[2J" in stage.text
         stage.engine.load("[red]x\x1b")
         stage.engine.ready()
         await stage.settle()

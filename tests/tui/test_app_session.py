@@ -46,7 +46,7 @@ def test_the_cursor_follows_the_newest_token_until_it_is_moved() -> None:
 
 
 def test_a_step_past_the_end_follows_again() -> None:
-    session, engine = started(steps=2)
+    session, _ = started(steps=2)
     session.step(-1)
     assert (session.cursor.token, session.following) == (6, False)
     session.step(1)

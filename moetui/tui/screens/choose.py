@@ -95,4 +95,4 @@ class PaneDialog(Dialog[int]):
 
 
 def _option(name: str, says: str) -> Content:
-    return Content.assemble((name, "bold"), ("  "), (says, "$text-muted"))
+    return Content.assemble((name, "bold"), ("  "), (says, "$secondary"))

@@ -28,6 +28,7 @@ from moetui.tui.tabs import TabLine
 from moetui.tui.workspace import Workspace
 
 FRAMES_PER_SECOND = 30
+_FOOTER_WITH_SPACE = 90
 DEMO = "demo"
 
 
@@ -83,13 +84,34 @@ class ExplorerScreen(TakeAway, Screen[None]):
         gc.collect()
         gc.freeze()
 
+    # -- keys ---------------------------------------------------------------------------------
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Whether `action` can be done now: while a prompt is typed, letters are letters."""
+        if action == "run_prompt":
+            return self._typing
+        if action == "unwind":
+            return self._typing or self.workspace.maximised is not None or self.session.busy
+        return not self._typing or action == "next_pane"
+
+    @property
+    def _typing(self) -> bool:
+        return isinstance(self.focused, Input)
+
+    async def action_leave(self) -> None:
+        """Quit."""
+        await self.app.action_quit()
+
     # -- what is on the screen ---------------------------------------------------------------
 
     def _poll(self) -> None:
         snapshot = self._engine.snapshot()
         layers = self._layers
+        busy = self.session.busy
         if self.session.take(snapshot):
             self._stale = True
+        if self.session.busy is not busy:
+            self.refresh_bindings()
         if self._layers != layers:
             self._arrange()
         self._report(snapshot.failure)
@@ -131,6 +153,8 @@ class ExplorerScreen(TakeAway, Screen[None]):
         self.workspace.lay_out(width, height, self._layers)
         self.set_class(too_small(width, height), "-too-small")
         self.set_class(self.workspace.plan.framed, "-framed")
+        self.set_class(self.workspace.plan.roomy, "-roomy")
+        self.query_one(Footer).compact = width < _FOOTER_WITH_SPACE
         self._stale = True
 
     def on_resize(self) -> None:
@@ -173,7 +197,7 @@ class ExplorerScreen(TakeAway, Screen[None]):
 
     def action_focus_prompt(self) -> None:
         """Type a prompt."""
-        self.query_one(PromptInput).focus()
+        self.set_focus(self.query_one(PromptInput))
 
     def action_choose_model(self) -> None:
         """Ask for a model and load it."""
@@ -190,8 +214,8 @@ class ExplorerScreen(TakeAway, Screen[None]):
 
     def action_unwind(self) -> None:
         """Leave the prompt, else the maximised pane, else stop what the engine does."""
-        if isinstance(self.focused, Input):
-            self.workspace.active.focus()
+        if self._typing:
+            self.set_focus(self.workspace.active)
         elif self.workspace.maximised is not None:
             self.action_maximise_pane()
         elif self.session.busy:
@@ -280,7 +304,7 @@ class ExplorerScreen(TakeAway, Screen[None]):
         pane = self.workspace.bring(number) if number is not None else None
         if pane is not None:
             self._arrange()
-            pane.focus()
+            self.set_focus(pane)
 
     # -- help --------------------------------------------------------------------------------
 
@@ -292,10 +316,9 @@ class ExplorerScreen(TakeAway, Screen[None]):
     def commands(self) -> Iterable[SystemCommand]:
         """This screen's part of the command palette."""
         for key in (key for group in self.groups for key in group.keys):
-            if key.in_palette and not key.action.startswith("app."):
+            if key.in_palette:
                 title = key.name.replace("_", " ").capitalize()
-                run = partial(self.run_action, key.action)
-                yield SystemCommand(title, key.says, run)
+                yield SystemCommand(title, key.says, getattr(self, f"action_{key.action}"))
         for number, pane in enumerate(self.workspace.panes, start=1):
             go = partial(self._focus_pane, number)
             yield SystemCommand(f"Pane {number}: {pane.title}", pane.help, go)
