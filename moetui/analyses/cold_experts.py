@@ -22,6 +22,7 @@ from moetui.stats import (
     MIN_DOCUMENTS,
     binary_design_effect,
     document_intervals,
+    joined,
     load_indices,
 )
 from moetui.stats.rate import RULE_OF_THREE
@@ -29,6 +30,8 @@ from moetui.stats.rate import RULE_OF_THREE
 Array = NDArray[np.float64]
 
 SHARE_OF_LOAD = 0.9
+# What a threshold of 1 % needs; below it a verdict is given with a warning.
+ENOUGH_TOKENS, ENOUGH_PROMPTS = 3000, 30
 SEED = 0
 
 
@@ -333,6 +336,9 @@ def _caveat(prompts: int, limits: _Limits | None) -> str | None:
         return f"too few prompts for an interval ({MIN_DOCUMENTS} needed)"
     if limits is None:
         return "no interval yet"
-    if prompts < APPROXIMATE:
-        return f"approximate intervals: {prompts} prompts"
-    return None
+    effective = float(np.median(limits.effective))
+    few = prompts < ENOUGH_PROMPTS or effective < ENOUGH_TOKENS
+    return joined(
+        f"approximate intervals: {prompts} prompts" if prompts < APPROXIMATE else None,
+        f"{effective:.0f} effective tokens of {ENOUGH_TOKENS} needed at 1 %" if few else None,
+    )

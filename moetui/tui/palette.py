@@ -131,6 +131,10 @@ def part_marks(
         taken = {mark.letter for mark in marks}
         free = (c for c in (letter, *name.upper(), *"123456789") if c.strip() and c not in taken)
         softened = Color.parse(colour).blend(Color.parse(_SOFTENING[dark]), 0.3).hex
-        style = Style(color="#000000", bgcolor=softened) if depth is Depth.FULL else text
+        style = (
+            Style(color="#ffffff" if dark else "#000000", bgcolor=softened)
+            if depth is Depth.FULL
+            else text
+        )
         marks.append(PartMark(next(free, "?"), style, depth is Depth.FULL))
     return tuple(marks)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from textual import events
 
-from moetui.tui.panes.pane import LinePane, View
+from moetui.tui.panes.pane import LinePane, Pane, View
 from moetui.tui.widgets.axes import LayerAxis, layer_axis
 from moetui.tui.widgets.lines import Line
 
@@ -79,10 +79,15 @@ class LayerPane(LinePane[View]):
         layers = axis.layers(row) if 0 <= row < axis.rows else range(0)
         return layers.start if layers else None
 
+    def pointed(self, event: events.MouseEvent) -> Pane.CursorMoved | None:
+        """Where the cursor goes when the mouse is clicked there."""
+        layer = self.layer_at(event)
+        return None if layer is None else self.CursorMoved(layer=layer)
+
     def on_click(self, event: events.Click) -> None:
-        """Put the cursor on the layer that was clicked."""
-        if (layer := self.layer_at(event)) is not None:
-            self.post_message(self.CursorMoved(layer=layer))
+        """Put the cursor on what was clicked."""
+        if (move := self.pointed(event)) is not None:
+            self.post_message(move)
 
     def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
         """The wheel moves the cursor along the layers, and all panes follow."""

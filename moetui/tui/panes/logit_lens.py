@@ -8,12 +8,12 @@ from moetui.analyses.logit_lens import Guess, LensView, logit_lens
 from moetui.tui.moment import Moment
 from moetui.tui.panes.linked import LayerPane
 from moetui.tui.panes.reasons import nothing_yet
-from moetui.tui.text import plain
+from moetui.tui.text import fitted, plain
 from moetui.tui.widgets.axes import LayerAxis
 from moetui.tui.widgets.gauge import gauge, probability
 from moetui.tui.widgets.lines import Line, Span, spread
 
-_TOKEN = 12
+_TOKEN, _LONGEST_TOKEN = 12, 24
 _GAUGE = 8
 _NEXT = _TOKEN + 6  # a further guess, as in "  ·Paris       .123"
 _ANSWER = 14  # rank, its change and the answer's probability, as in "  12345 ↑ .123"
@@ -68,7 +68,8 @@ class LensPane(LayerPane[LensView]):
             (f" {probability(view.answer.probability)}", paint.text),
         )
         settled = f"on top from layer {view.settled}"
-        top = f"{'':{self.label_width(view)}}  {'top token':<{_TOKEN}}{'p':>5} {'':{_GAUGE}}"
+        token = fitted("top token", self._room(view)[0])
+        top = f"{'':{self.label_width(view)}}  {token}{'p':>5} {'':{_GAUGE}}"
         heads = f"{top}{'rank':>7}   answer p"[: self.size.width]
         return spread(answer, ((settled, paint.muted),), self.size.width), ((heads, paint.muted),)
 
@@ -82,20 +83,28 @@ class LensPane(LayerPane[LensView]):
         told = f"chance: p {1 / size:.1e}, rank {(size + 1) // 2} of {size}"
         return ((told, self.paint.muted),)
 
+    def _room(self, view: LensView) -> tuple[int, int]:
+        """Cells of the top token, and how many further guesses fit."""
+        fixed = self.label_width(view) + _GAUGE + _ANSWER + 8
+        spare = self.size.width - fixed - _TOKEN
+        if spare >= _NEXT:
+            return _TOKEN, spare // _NEXT
+        return max(1, min(_TOKEN + spare, _LONGEST_TOKEN)), 0
+
     def _row(self, view: LensView, layer: int) -> Line:
         paint = self.paint
+        width, further = self._room(view)
         best, *others = view.top[layer]
         settled = layer >= view.settled
         style = paint.head if settled else paint.text
         spans: list[Span] = [
             ("● " if settled else "  ", paint.head),
-            (plain(best.text, _TOKEN), style),
+            (plain(best.text, width), style),
             (f" {probability(best.probability)} ", paint.text),
             *gauge(best.probability, _GAUGE, paint.ramp.strong, paint.faint),
             *self._answer(view, layer),
         ]
-        room = self.size.width - self.label_width(view) - _TOKEN - _GAUGE - _ANSWER - 8
-        return (*spans, *self._others(others, room))
+        return (*spans, *self._others(others[:further]))
 
     def _answer(self, view: LensView, layer: int) -> list[Span]:
         """Rank of the answer, whether it rose or fell, and its probability."""
@@ -109,10 +118,9 @@ class LensPane(LayerPane[LensView]):
             (probability(view.answer_probability[layer]), paint.muted),
         ]
 
-    def _others(self, guesses: Sequence[Guess], room: int) -> list[Span]:
-        """The next guesses, as many as fit."""
+    def _others(self, guesses: Sequence[Guess]) -> list[Span]:
         spans: list[Span] = []
-        for guess in guesses[: max(room, 0) // _NEXT]:
+        for guess in guesses:
             spans += [
                 ("  " + plain(guess.text, _TOKEN), self.paint.muted),
                 (probability(guess.probability), self.paint.faint),

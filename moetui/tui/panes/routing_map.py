@@ -11,6 +11,7 @@ from moetui.analyses.routing_map import RoutingMap, routing_map, session_map
 from moetui.tui.moment import Mode, Moment
 from moetui.tui.palette import BARS
 from moetui.tui.panes.linked import LayerPane
+from moetui.tui.panes.pane import Pane
 from moetui.tui.panes.reasons import no_routing
 from moetui.tui.text import fitted, plain
 from moetui.tui.widgets.axes import ExpertAxis, LayerAxis, expert_axis
@@ -106,12 +107,10 @@ class RoutingMapPane(LayerPane[RoutingMap]):
         )
         return spread(scale, self._readout(view), self.size.width)
 
-    def on_click(self, event: events.Click) -> None:
-        """Put the cursor on the layer and expert that were clicked."""
-        if (cell := self._cell_at(event)) is not None:
-            self.post_message(self.CursorMoved(layer=cell[0], expert=cell[1]))
-        elif (layer := self.layer_at(event)) is not None:
-            self.post_message(self.CursorMoved(layer=layer))
+    def pointed(self, event: events.MouseEvent) -> Pane.CursorMoved | None:
+        """The layer and, on the map itself, the expert under the mouse."""
+        cell = self._cell_at(event)
+        return self.CursorMoved(layer=cell[0], expert=cell[1]) if cell else super().pointed(event)
 
     def on_mouse_move(self, event: events.MouseMove) -> None:
         """Show the value under the mouse in the legend."""

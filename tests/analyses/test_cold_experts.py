@@ -1,0 +1,169 @@
+import msgspec
+import numpy as np
+import pytest
+from scipy.stats import entropy
+
+from moetui.analyses.cold_experts import cold_experts
+from moetui.analyses.expert_load import RunLoad
+from moetui.stats import load_indices
+from tests.builders import make_runs
+
+
+def run(hits, tokens, k=1, decode=None, decode_tokens=0):
+    """A run of one layer."""
+    prefill = np.array([hits], np.int64)
+    generated = np.zeros_like(prefill) if decode is None else np.array([decode], np.int64)
+    return RunLoad((0,), (len(hits),), k, prefill, generated, tokens, decode_tokens)
+
+
+def even_runs(prompts, tokens, E, k, seed=0):
+    """Runs of one layer whose router chooses at random."""
+    rng = np.random.default_rng(seed)
+    runs = []
+    for _ in range(prompts):
+        chosen = rng.permuted(np.tile(np.arange(E), (tokens, 1)), axis=1)[:, :k]
+        runs.append(run(np.bincount(chosen.ravel(), minlength=E), tokens, k))
+    return runs
+
+
+def test_nothing_in_gives_nothing_out():
+    assert cold_experts([]) is None
+    assert cold_experts(make_runs(moe_layers=())) is None
+
+
+def test_counts_by_hand():
+    # 100 tokens over 4 experts, uniform 25 %: thresholds 2.5, 6.25, 12.5 and 1 tokens.
+    found = cold_experts([run([90, 8, 2, 0], 100)])
+    layer = found.layers[0]
+    assert layer.never_fired == 1
+    assert layer.below == [2, 2, 3, 1]
+    assert layer.for_90 == 1
+    assert layer.all_tokens.entropy == pytest.approx(entropy([90, 8, 2], base=4))
+
+
+@pytest.mark.parametrize(
+    ("hits", "carriers"), [([25, 25, 25, 25], 4), ([90, 5, 5, 0], 1), ([80, 10, 10, 0], 2)]
+)
+def test_the_fewest_experts_that_carry_ninety_percent(hits, carriers):
+    assert cold_experts([run(hits, 100)]).layers[0].for_90 == carriers
+
+
+def test_prompt_and_generation_have_their_own_entropy():
+    found = cold_experts([run([10, 0], 10, decode=[5, 5], decode_tokens=10)])
+    layer = found.layers[0]
+    assert layer.prefill.entropy == pytest.approx(0)
+    assert layer.decode.entropy == pytest.approx(1)
+    assert (layer.prefill.tokens, layer.decode.tokens) == (10, 10)
+    assert cold_experts([run([10, 0], 10)]).layers[0].decode.entropy is None
+
+
+def test_chance_levels_are_what_an_even_router_shows():
+    E, k, tokens = 16, 2, 30
+    drawn = [cold_experts(even_runs(1, tokens, E, k, seed)).layers[0] for seed in range(400)]
+    layer = drawn[0]
+    for name, slack in (("never_fired", 0.1), ("for_90", 0.35)):
+        mean = np.mean([getattr(d, name) for d in drawn])
+        assert mean == pytest.approx(getattr(layer, f"{name}_chance"), abs=slack)
+    below = np.mean([d.below for d in drawn], axis=0)
+    assert below == pytest.approx(layer.below_chance, abs=0.25)
+    assert np.mean([d.all_tokens.entropy for d in drawn]) == pytest.approx(
+        layer.all_tokens.chance, abs=0.003
+    )
+
+
+def test_ten_tokens_of_an_even_router_look_cold_and_chance_says_so():
+    layer = cold_experts(even_runs(1, 10, 64, 2)).layers[0]
+    assert layer.never_fired > 40
+    assert layer.never_fired_chance == pytest.approx(64 * (1 - 2 / 64) ** 10)
+
+
+def test_below_twenty_prompts_there_is_no_verdict():
+    found = cold_experts(even_runs(19, 50, 8, 2))
+    assert found.layers[0].cold is found.layers[0].undecided is found.layers[0].dead is None
+    assert found.low is found.high is None
+    assert "too few prompts" in found.caveat
+
+
+def test_an_even_router_has_no_cold_experts():
+    layer = cold_experts(even_runs(40, 100, 8, 2)).layers[0]
+    assert layer.cold == [0, 0, 0, 0]
+    assert layer.undecided == [0, 0, 0, 0]
+
+
+def test_cold_needs_an_upper_limit_below_the_threshold():
+    # Expert 0 has 0.2 % in every prompt alike; uniform is 25 %.
+    rng = np.random.default_rng(0)
+    runs = []
+    for _ in range(40):
+        rare = int(rng.random() < 0.5)
+        rest = rng.multinomial(250 - rare, [1 / 3] * 3)
+        runs.append(run([rare, *rest], 250))
+    found = cold_experts(runs)
+    assert found.high[0][0] < 0.01
+    assert found.layers[0].cold == [1, 1, 1, 1]
+    assert found.layers[0].dead == 0
+
+
+def test_an_expert_used_by_one_prompt_only_is_undecided():
+    # Pooled under 0.1× uniform, yet a resample may hold the prompt several times.
+    runs = [run([0, 20, 20], 40) for _ in range(24)]
+    runs.append(run([30, 5, 5], 40))
+    layer = cold_experts(runs).layers[0]
+    assert layer.below[0] == 1
+    assert layer.cold[0] == 0
+    assert layer.undecided[0] >= 1
+
+
+def test_no_hit_means_dead_only_with_enough_effective_tokens():
+    def silent(prompts, tokens):
+        rng = np.random.default_rng(0)
+        return [run([0, *rng.multinomial(tokens, [1 / 3] * 3)], tokens) for _ in range(prompts)]
+
+    few, many = cold_experts(silent(20, 5)), cold_experts(silent(20, 100))
+    # The lowest threshold is 1 %: 300 effective tokens are needed.
+    assert (few.layers[0].never_fired, few.layers[0].dead) == (1, 0)
+    assert few.layers[0].cold[0] == 0
+    assert (many.layers[0].never_fired, many.layers[0].dead) == (1, 1)
+    assert many.high[0][0] == pytest.approx(3 / 2000, rel=0.5)
+
+
+def test_limits_hold_the_observed_share():
+    found = cold_experts(even_runs(30, 50, 16, 4))
+    shares = np.array(found.hits) / 1500
+    assert (np.array(found.low) <= shares).all()
+    assert (shares <= np.array(found.high)).all()
+
+
+def test_verdicts_repeat():
+    runs = even_runs(25, 20, 8, 2)
+    assert msgspec.json.encode(cold_experts(runs)) == msgspec.json.encode(cold_experts(runs))
+
+
+def test_experts_that_a_layer_does_not_have_are_not_cold():
+    found = cold_experts(make_runs(4, N=2, E=8, k=4, layer_experts={1: 3}))
+    assert (found.layers[1].experts, found.layers[1].never_fired) == (3, 0)
+    assert found.pooled.experts == 11
+
+
+def test_the_pool_sums_its_layers():
+    found = cold_experts(make_runs(3, N=3, E=32, k=2))
+    for name in ("never_fired", "for_90"):
+        assert getattr(found.pooled, name) == sum(getattr(load, name) for load in found.layers)
+    assert found.pooled.below == np.sum([load.below for load in found.layers], axis=0).tolist()
+
+
+def test_entropy_is_that_of_the_load_indices():
+    runs = make_runs(3, N=1, E=16, k=4)
+    counts = np.sum([r.counts for r in runs], axis=0)[0]
+    indices = load_indices(counts, 4)
+    assert cold_experts(runs).layers[0].all_tokens.entropy == indices.entropy_normalized
+
+
+def test_it_survives_json():
+    text = msgspec.json.encode(cold_experts(even_runs(20, 10, 8, 2)))
+    assert msgspec.json.decode(text)["pooled"]["layer"] is None
+
+
+def test_too_few_effective_tokens_for_one_percent_are_said():
+    assert "effective tokens" in cold_experts(even_runs(30, 20, 8, 2)).caveat
+    assert cold_experts(even_runs(100, 100, 8, 2)).caveat is None
