@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -78,18 +78,18 @@ def main(ctx: click.Context, download: bool, debug: bool) -> None:
     """
     ctx.obj = {"download": download, "debug": debug}
     if ctx.invoked_subcommand is None:
-        ctx.exit(_open_explorer("demo", ctx.obj))
+        _open_explorer("demo", ctx.obj)
 
 
 def _explore(model: str) -> Any:
     @click.pass_context
     def callback(ctx: click.Context) -> None:
-        ctx.exit(_open_explorer(model, ctx.obj))
+        _open_explorer(model, ctx.obj)
 
     return callback
 
 
-def _open_explorer(model: str, options: dict[str, bool]) -> int:
+def _open_explorer(model: str, options: dict[str, bool]) -> NoReturn:
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise UsageError(
             "the explorer needs a terminal",
@@ -101,7 +101,7 @@ def _open_explorer(model: str, options: dict[str, bool]) -> int:
         locate(model, download=True)
     from moetui.cli.explore import explore
 
-    return explore(model, options["debug"])
+    explore(model, options["debug"])
 
 
 def run(arguments: Sequence[str]) -> int:

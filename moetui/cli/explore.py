@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+import sys
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from moetui.trace import Engine
 
 
-def explore(model: str, debug: bool) -> int:
-    """Run the explorer on `model`; the exit code.
+def explore(model: str, debug: bool) -> NoReturn:
+    """Run the explorer on `model` and end the process with its exit code.
 
     Raises SettingsError when the settings file cannot be used.
     """
@@ -18,7 +20,15 @@ def explore(model: str, debug: bool) -> int:
 
     app = MoetuiApp(_engine, model, settings=load_settings(), debug=debug)
     app.run()
-    return app.return_code or 0
+    _leave(app.return_code or 0)
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process now: the engine's thread may be deep inside mlx, whose own threads abort
+    a process that finalises under them. The terminal is restored and all files are written."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _engine() -> Engine:
