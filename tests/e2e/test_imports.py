@@ -30,6 +30,7 @@ finally:
 FIRST_FRAME = """
 import asyncio, json, sys
 from moetui.model.engine import EngineThread
+from moetui.trace import Phase
 from moetui.tui.app import MoetuiApp
 
 def imported():
@@ -42,8 +43,9 @@ class Watched(EngineThread):
 
 async def explore():
     async with app.run_test(size=(120, 40)) as pilot:
-        while app.engine.snapshot().model is None:
-            assert app.engine.snapshot().failure is None, app.engine.snapshot().failure
+        # The demo prompt runs by itself; the interpreter must not end under a working engine.
+        while not ((now := app.engine.snapshot()).run and now.phase is Phase.READY):
+            assert now.failure is None, now.failure
             await pilot.pause(0.05)
         found.update(loaded=imported())
 
