@@ -97,7 +97,7 @@ class LayerShares(msgspec.Struct, frozen=True, kw_only=True):
 
     cancellation: mean of Σ_c ‖z̃_c‖ / ‖z̃‖, 1 where all parts agree. completeness: the worst
     token's max_e |Σ_c z_c − z| / max_e |z|. margin_unit: what the margin is measured in.
-    missing_tokens: dropped for want of data.
+    missing_tokens: left out for want of data, those of dropped documents included.
     """
 
     layer: int | None
@@ -234,12 +234,14 @@ def corrected_decomposition(
     evidence = Evidence(usable)
     above = [index for index, layer in enumerate(layers) if layer > 0] or list(range(len(layers)))
     estimates = evidence.estimate(mean_over=above, seed=seed)
+    missing = np.sum([document.missing for document in given], axis=0).astype(int)
     shares = tuple(
-        _layer_shares(model, evidence, estimates, index, layer)
-        for index, layer in enumerate((*layers, None))
+        _layer_shares(model, evidence, estimates, index, layer, int(lost))
+        for index, (layer, lost) in enumerate(
+            zip((*layers, None), (*missing, missing.max()), strict=True)
+        )
     )
     dropped = len(given) - len(usable)
-    missing = int(evidence.missing.max())
     return CorrectedDecomposition(
         label="corrected",
         positions=positions,
@@ -250,7 +252,7 @@ def corrected_decomposition(
         mean=shares[-1],
         caveats=(
             *([f"{dropped} documents dropped: no usable token"] if dropped else []),
-            *([f"up to {missing} tokens a layer dropped: missing data"] if missing else []),
+            *([f"up to {missing.max()} tokens a layer missing"] if missing.any() else []),
             *_completeness_caveat(model, evidence),
             *STILL_MISSING,
         ),
@@ -266,7 +268,12 @@ def _completeness_caveat(model: ModelInfo, evidence: Evidence) -> list[str]:
 
 
 def _layer_shares(
-    model: ModelInfo, evidence: Evidence, estimates: ShareEstimates, index: int, layer: int | None
+    model: ModelInfo,
+    evidence: Evidence,
+    estimates: ShareEstimates,
+    index: int,
+    layer: int | None,
+    missing: int,
 ) -> LayerShares:
     """Row `index` of the estimates; the row after the last layer is the mean (layer None)."""
     counted = evidence.tokens
@@ -301,7 +308,7 @@ def _layer_shares(
         cancellation=read(estimates.cancellation, 0),
         completeness=finite(float(worst)),
         margin_unit=None if layer is None else _unit(links[index]),
-        missing_tokens=int(evidence.missing.max() if layer is None else evidence.missing[index]),
+        missing_tokens=missing,
     )
 
 

@@ -106,7 +106,7 @@ class ShareEstimates:
 class Evidence:
     """The sums of D documents, ready to be estimated from.
 
-    tokens, missing: float64 [L], tokens that count and tokens dropped, over all documents.
+    tokens: float64 [L], tokens that count, over all documents.
     completeness: float64 [L], the worst token's.
     margin_links: [L], how selection scores follow from logits; "undefined" where documents differ.
     """
@@ -117,7 +117,6 @@ class Evidence:
             name: np.stack([getattr(document, name) for document in documents]) for name in _SUMS
         }
         self.tokens: Numbers = self._by_document["tokens"].sum(axis=0)
-        self.missing: Numbers = np.sum([d.missing for d in documents], axis=0)
         self.completeness: Numbers = np.max([d.completeness for d in documents], axis=0)
         seen = [set(links) for links in zip(*(d.margin_link for d in documents), strict=True)]
         self.margin_links = tuple(links.pop() if len(links) == 1 else UNDEFINED for links in seen)

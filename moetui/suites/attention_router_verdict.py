@@ -10,6 +10,7 @@ from moetui.analyses.attention_router import (
     ATTENTION,
     CorpusDecomposition,
     CorrectedDecomposition,
+    PartShare,
     PromptDecomposition,
 )
 from moetui.stats import Statistic, joined
@@ -33,7 +34,7 @@ CORRECTED_RULE = (
 )
 STATEMENTS = {
     "H1": "attention dominates routing (over 85 %) in every model",
-    "H2": "attention and the token's own embedding share the decision (50-80 % attention)",
+    "H2": "attention carries most of the decision, but not alone (50-80 %)",
     "H3": "attention is not what dominates routing (under 50 %)",
     "unclear": "the number lies between the hypotheses",
 }
@@ -41,11 +42,12 @@ INCONCLUSIVE = "inconclusive"
 
 
 class _ModelShare(msgspec.Struct, frozen=True):
-    """Attention's corrected share in one model, or why there is none."""
+    """Attention's corrected share in one model (and the other parts'), or why there is none."""
 
     model: str
     share: Statistic | None
     reason: str | None
+    others: tuple[PartShare, ...] = ()
 
 
 def conclude(cells: Sequence[CellResult]) -> Verdicts:
@@ -54,12 +56,7 @@ def conclude(cells: Sequence[CellResult]) -> Verdicts:
     seed, lowest = _seed_verdict(cells)
     shares = [_model_share(model, cells) for model in models]
     corrected = _corrected_verdict(shares)
-    values = [s.share.value for s in shares if s.share is not None and s.share.value is not None]
-    return Verdicts(
-        seed=seed,
-        corrected=corrected,
-        why_they_differ=_why(lowest, min(values) if values else None),
-    )
+    return Verdicts(seed=seed, corrected=corrected, why_they_differ=_why(lowest, shares))
 
 
 def seed_outcome(lowest: float) -> str:
@@ -108,22 +105,26 @@ def _seed_verdict(cells: Sequence[CellResult]) -> tuple[Verdict, float | None]:
 
 
 def _corrected_verdict(shares: Sequence[_ModelShare]) -> Verdict:
-    evidence = tuple(
+    attention = [share.share for share in shares if share.share is not None]
+    reasons = [f"{share.model}: {share.reason}" for share in shares if share.reason]
+    decided = bool(attention) and not reasons
+    outcome = corrected_outcome(attention) if decided else INCONCLUSIVE
+    evidence = tuple(one for share in shares for one in _share_evidence(share))
+    return _verdict("corrected", outcome, CORRECTED_RULE, evidence, "; ".join(reasons))
+
+
+def _share_evidence(share: _ModelShare) -> list[Evidence]:
+    """Attention first, then the other parts, so that nobody takes the rest for the embedding."""
+    named = [(ATTENTION, share.share), *((p.part, p.across_tokens) for p in share.others)]
+    return [
         Evidence(
             model=share.model,
-            measure="attention's share of the variance across tokens, mean over layers above 0",
-            statistic=share.share,
+            measure=f"{part}: share of the variance across tokens, mean over layers above 0",
+            statistic=statistic,
         )
-        for share in shares
-        if share.share is not None
-    )
-    reasons = [f"{share.model}: {share.reason}" for share in shares if share.reason]
-    outcome = (
-        INCONCLUSIVE
-        if reasons or not evidence
-        else corrected_outcome([one.statistic for one in evidence])
-    )
-    return _verdict("corrected", outcome, CORRECTED_RULE, evidence, "; ".join(reasons))
+        for part, statistic in named
+        if statistic is not None
+    ]
 
 
 def _verdict(
@@ -145,7 +146,8 @@ def _model_share(model: str, cells: Sequence[CellResult]) -> _ModelShare:
     if found.documents < MIN_DOCUMENTS and found.tokens < MIN_TOKENS:
         small = f"below the minimum size of {MIN_DOCUMENTS} documents or {MIN_TOKENS:,} tokens"
         share = msgspec.structs.replace(share, caveat=joined(small, share.caveat))
-    return _ModelShare(model, share, _insufficient(found, share))
+    others = tuple(part for part in found.mean.parts if part.part != ATTENTION)
+    return _ModelShare(model, share, _insufficient(found, share), others)
 
 
 def _corrected(cells: Sequence[CellResult]) -> CorrectedDecomposition | None:
@@ -172,9 +174,13 @@ def _reasons(cells: Sequence[CellResult]) -> str:
     return "; ".join(dict.fromkeys(cell.reason for cell in cells if cell.reason is not None))
 
 
-def _why(seed: float | None, corrected: float | None) -> str:
+def _why(seed: float | None, shares: Sequence[_ModelShare]) -> str:
     ratio = "" if seed is None else f" ({seed:.2f})"
-    share = "" if corrected is None else f" ({corrected:.2f})"
+    known = [
+        (s.share.value, s) for s in shares if s.share is not None and s.share.value is not None
+    ]
+    lowest = min(known, key=lambda pair: pair[0]) if known else None
+    share = "" if lowest is None else f" ({lowest[0]:.2f}{_rest(lowest[1].others)})"
     return (
         f"The seed's ratio{ratio} compares the norms of two parts, counts everything that earlier "
         "layers added (experts' outputs too) as attention, leaves out this layer's own attention "
@@ -182,3 +188,9 @@ def _why(seed: float | None, corrected: float | None) -> str:
         f"share{share} counts only what attention contributes to differences between experts "
         "across tokens."
     )
+
+
+def _rest(others: Sequence[PartShare]) -> str:
+    values = [(part.part, part.across_tokens) for part in others]
+    named = [f"{part} {s.value:.2f}" for part, s in values if s is not None and s.value is not None]
+    return "; " + ", ".join(named) if named else ""

@@ -260,6 +260,15 @@ def test_scores_that_follow_from_no_known_link_give_no_margin():
     assert np.isnan(layer_margin(trace, 0).parts).all()
 
 
+def test_gaps_in_different_units_are_never_added():
+    rng = np.random.default_rng(13)
+    parts = rng.normal(size=(20, 1, 3, 8))
+    biased = trace_of(parts, scores=expit(parts.sum(axis=2)) + rng.normal(0, 0.3, 8))
+    found = decompose([trace_of(parts), biased])
+    assert set(values_of_margin(found).values()) == {None}
+    assert values(found, "per_token")["attention"] is not None
+
+
 def test_missing_tokens_are_dropped_and_counted_and_nothing_left_is_none():
     rng = np.random.default_rng(8)
     parts = rng.normal(size=(10, 1, 3, 6))
@@ -268,10 +277,14 @@ def test_missing_tokens_are_dropped_and_counted_and_nothing_left_is_none():
     found = decompose([trace_of(holed)])
     without = decompose([trace_of(np.delete(parts, 3, axis=0))])
     assert found.layers[0].missing_tokens == 1 and found.tokens == 9
-    assert any("missing data" in caveat for caveat in found.caveats)
+    assert any("1 tokens a layer missing" in caveat for caveat in found.caveats)
     for measure in ("per_token", "across_tokens"):
         assert values(found, measure) == pytest.approx(values(without, measure))
-    assert decompose([trace_of(np.full_like(parts, np.nan))]) is None
+    lost = trace_of(np.full_like(parts, np.nan))
+    assert decompose([lost]) is None
+    both = decompose([lost, trace_of(parts)])
+    assert both.documents == 1 and both.layers[0].missing_tokens == 10
+    assert "1 documents dropped: no usable token" in both.caveats
 
 
 def test_padded_experts_of_a_smaller_layer_change_nothing():

@@ -31,17 +31,24 @@ def named(traces):
 
 
 def test_a_context_whose_token_id_differs_is_dropped_and_named():
-    spaced = [context(["x", " 127"], [n, 70], [[0, 1, 2]]) for n in (1, 2, 3)]
+    spaced = [context(["x", " 127"], [n, 75], [[0, 1, 2]]) for n in (1, 2, 3)]
     bare = context(["127"], [71], [[5, 6, 7]])  # a substring search would have compared this one
     split = context(["1", "27"], [4, 5], [[5, 6, 7]])
     found = word_contexts("127", named([bare, *spaced, split]), [0], seed=0)
-    assert found.token_id == 70 and found.token_text == " 127"
+    assert found.token_id == 75 and found.token_text == " 127"
     assert len(found.kept) == 3
     assert [d.context for d in found.dropped] == ["127", "127"]
-    assert found.dropped[0].reason == "'127' is token id 71 here, compared is 70"
+    assert found.dropped[0].reason == "'127' is token id 71 here, compared is 75"
     assert found.dropped[1].reason == "no single token spells '127' here"
     assert found.layers[0].sensitive is False  # the dropped ones would have made it True
     assert found.layers[0].set_distance.value == 0.0
+
+
+def test_a_token_that_only_contains_the_word_is_another_token():
+    longer = [context(["x", " 1127"], [1, 60], [[5, 6, 7]]) for _ in range(3)]
+    exact = [context(["x", " 127"], [1, 75], [[0, 1, 2]]) for _ in range(2)]
+    found = word_contexts("127", named([*longer, *exact]), [0], seed=0)
+    assert found.token_id == 75 and len(found.kept) == 2 and len(found.dropped) == 3
 
 
 def test_among_equally_common_ids_the_first_is_compared():
@@ -125,6 +132,17 @@ def test_twenty_contexts_have_an_interval():
     distance = word_contexts("w", named(traces), [0], seed=0).layers[0].set_distance
     assert distance.ci_low < distance.value < distance.ci_high
     assert "approximate" in distance.caveat and distance.n_documents == 25
+    # The jackknife's standard error of the same mean over pairs: every pair has two contexts.
+    sets = [set(trace.expert_ids[-1, 0].tolist()) for trace in traces]
+
+    def mean_without(left_out):
+        rest = [s for i, s in enumerate(sets) if i != left_out]
+        return np.mean([1 - len(a & b) / len(a | b) for a, b in combinations(rest, 2)])
+
+    without = np.array([mean_without(i) for i in range(25)])
+    error = np.sqrt(24 / 25 * ((without - without.mean()) ** 2).sum())
+    width = distance.ci_high - distance.ci_low
+    assert width == pytest.approx(2 * 1.96 * error, rel=0.3)
 
 
 def test_missing_routing_data_drops_the_context():

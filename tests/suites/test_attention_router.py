@@ -66,7 +66,11 @@ def test_a_common_component_gives_the_seed_h1_and_the_corrected_h3():
     share = result.verdict.corrected.evidence[0].statistic
     assert share.value == pytest.approx(0, abs=0.01)
     assert result.verdict.seed.evidence[0].statistic.value > 0.95
-    assert "seed's ratio" in result.verdict.why_they_differ
+    # The rest is named, so that it is not taken for whatever one likes.
+    named = {e.measure.split(":")[0]: e.statistic.value for e in result.verdict.corrected.evidence}
+    assert named.keys() == {"attention", "embedding", "routed experts"}
+    assert sum(named.values()) == pytest.approx(1, abs=1e-5)
+    assert f"embedding {named['embedding']:.2f}" in result.verdict.why_they_differ
 
 
 def test_attention_that_really_decides_is_h1_for_both():
