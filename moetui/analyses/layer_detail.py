@@ -12,6 +12,9 @@ from moetui.trace import NO_EXPERT, Trace
 
 Array = NDArray[np.float64]
 
+# How many of the experts that did not run are told.
+PASSED_OVER = 8
+
 
 class ChosenExpert(msgspec.Struct, frozen=True, kw_only=True):
     """One expert: its router logit, the score that top-k ranked (None where the model hides it)
@@ -27,7 +30,7 @@ class LayerDetail(msgspec.Struct, frozen=True, kw_only=True):
     """The decision of one layer's router at one token.
 
     chosen: the experts that ran, best first. passed_over: the best eligible ones that did not, at
-        most as many, best first; empty where all ran (k = E) or the rest was not eligible.
+        most PASSED_OVER, best first; empty where all ran (k = E) or the rest was not eligible.
     margin: z of the last chosen minus z of the first passed over; score_margin: the same of the
         selection score. Both None where none was passed over. Near 0 the choice hangs on rounding.
     margin_chance: the margin expected of E independent normal logits with this layer's standard
@@ -101,7 +104,7 @@ def _passed_over(ids: NDArray[np.int64], z: Array, score: Array | None) -> list[
     ranked = np.where(np.isnan(z), -np.inf, z if score is None else score)
     ranked[ids] = -np.inf
     ranked[np.isnan(ranked)] = -np.inf
-    order = np.argsort(-ranked, kind="stable")[: len(ids)]
+    order = np.argsort(-ranked, kind="stable")[:PASSED_OVER]
     return [int(e) for e in order if np.isfinite(ranked[e])]
 
 

@@ -239,8 +239,8 @@ async def test_a_new_token_is_drawn_within_a_frame_or_so(N, E, milliseconds):
     async with staged(*panes, moment=shown, size=(200, 60)):
         took = []
         for token in (0, 1, 2, 3, 4, 5):
-            started = time.perf_counter()
+            started = time.process_time()
             for pane in panes:
                 pane.show(replace(shown, cursor=Cursor(token, 3, 7)))
-            took.append(time.perf_counter() - started)
+            took.append(time.process_time() - started)
         assert min(took) * 1000 < milliseconds

@@ -76,7 +76,7 @@ async def test_the_legend_tells_cancellation_and_what_is_unexplained():
     pane = WhyPane()
     async with staged(pane, moment=moment(cursor=(2, 3, 0), N=5)):
         legend = rows(pane)[-1]
-        assert f"L3 cancellation {pane.view.cancellation[3]:.2f}×" in legend
+        assert f"L3 cancels {pane.view.cancellation[3]:.2f}×" in legend
         assert f"unrelated {pane.view.cancellation_unrelated[3]:.2f}×" in legend
         assert f"unexplained {pane.view.completeness[3]:.0e}" in legend
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from threading import Thread
@@ -78,10 +78,12 @@ class ColdExpertsPane(LinePane[ColdExperts]):
         line += f"{'prompt':>{_ENTROPY}}{'generated':>{_ENTROPY}}" if wide else ""
         rows: list[Line] = [self._title(view, width), ((line, paint.muted),)]
         rows.append(self._row(view.pooled, wide, width))
-        room = max(height - len(rows) - 2, 1)
+        room = max(height - len(rows) - 3, 1)
         rows += [self._row(load, wide, width) for load in self._around(view.layers, room)]
-        rows += [()] * (height - len(rows) - 2)
-        return [*rows[: height - 2], self._least_used(view, width), self._meaning(view)]
+        room = height - len(rows) - 1
+        below = self._cursor_layer(view, width, room, split=not wide)
+        rows += [()] * (room - len(below))
+        return [*rows[: max(height - len(below) - 1, 0)], *below, self._meaning(view)]
 
     def _judge(self, runs: Sequence[RunLoad]) -> None:
         view = cold_experts(runs)
@@ -96,7 +98,8 @@ class ColdExpertsPane(LinePane[ColdExperts]):
         paint = self.paint
         tokens = f" · {view.prefill_tokens} + {view.decode_tokens} tokens"
         told = f" · {view.caveat}" if view.caveat else ""
-        title: Line = ((f"{view.prompts} prompts", paint.head), (tokens, paint.muted))
+        noun = "prompt" if view.prompts == 1 else "prompts"
+        title: Line = ((f"{view.prompts} {noun}", paint.head), (tokens, paint.muted))
         return (*title, (fitted(told, width - line_width(title)), paint.text))
 
     def _around(self, layers: Sequence[LayerLoad], room: int) -> Sequence[LayerLoad]:
@@ -139,25 +142,35 @@ class ColdExpertsPane(LinePane[ColdExperts]):
         style = paint.head if strong else paint.text
         return [(f"{gap}{value} ", style), (chance, paint.faint if chance else paint.muted)]
 
-    def _least_used(self, view: ColdExperts, width: int) -> Line:
-        """The least used experts of the cursor's layer, with hits/n and limits where known."""
+    def _cursor_layer(self, view: ColdExperts, width: int, room: int, *, split: bool) -> list[Line]:
+        """The cursor's layer in at most `room` lines: evenness of prompt and generation (where
+        the table has no columns for them), and its experts, the least used first."""
         paint, layer = self.paint, self.moment.cursor.layer
         row = next((i for i, load in enumerate(view.layers) if load.layer == layer), None)
         if row is None:
-            return ((f"L{layer} is dense", paint.muted),)
-        hits = view.hits[row][: view.layers[row].experts]
+            return [((f"L{layer} is dense", paint.muted),)]
+        load = view.layers[row]
+        lines: list[Line] = []
+        if split and room > 1:
+            parts = (("prompt", load.prefill), ("generated", load.decode))
+            told = "   ".join(f"{name} {' '.join(_told(evenness))}" for name, evenness in parts)
+            lines.append(((f"L{layer} entropy ", paint.muted), (told, paint.text)))
+        lines.append(((f"L{layer} least used", paint.muted),))
+        for item in self._by_use(view, row):
+            if line_width(lines[-1]) + line_width(item) > width:
+                if len(lines) >= room:
+                    break
+                lines.append(())
+            lines[-1] = (*lines[-1], *item)
+        return lines
+
+    def _by_use(self, view: ColdExperts, row: int) -> Iterator[Line]:
+        """Expert, hits/n and upper limit where known; the least used first."""
+        paint, hits = self.paint, view.hits[row][: view.layers[row].experts]
         tokens = view.prefill_tokens + view.decode_tokens
-        line: Line = ((f"L{layer} least used ", paint.muted),)
         for expert in sorted(range(len(hits)), key=lambda e: (hits[e], e)):
             limit = "" if view.high is None else f" ≤{view.high[row][expert]:.1%}"
-            item: Line = (
-                (f" E{expert} ", paint.text),
-                (f"{hits[expert]}/{tokens}{limit}", paint.muted),
-            )
-            if line_width(line) + line_width(item) > width:
-                break
-            line = (*line, *item)
-        return line
+            yield (f"  E{expert} ", paint.text), (f"{hits[expert]}/{tokens}{limit}", paint.muted)
 
     def _meaning(self, view: ColdExperts) -> Line:
         paint = self.paint

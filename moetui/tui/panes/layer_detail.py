@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 
 from moetui.analyses.layer_detail import ChosenExpert, LayerDetail, layer_detail
 from moetui.tui.moment import Moment
@@ -57,10 +58,10 @@ class LayerDetailPane(LinePane[LayerDetail]):
         head: Line = ((self._heads("chosen"), self.paint.muted),)
         if not beside:
             return [*summary, head, *_within(chosen, passed, room)]
-        pairs = [((self._heads("passed over"), self.paint.muted),), *passed]
-        rows = [head, *chosen]
-        pairs += [()] * (len(rows) - len(pairs))
-        return [*summary, *(self._pair(a, b, column) for a, b in zip(rows, pairs, strict=True))]
+        left: list[Line] = [head, *chosen]
+        right: list[Line] = [((self._heads("passed over"), self.paint.muted),), *passed]
+        pairs = zip_longest(left, right, fillvalue=())
+        return [*summary, *(self._pair(a, b, column) for a, b in pairs)]
 
     def _summary(self, view: LayerDetail, width: int) -> list[Line]:
         """Facts about the decision, in as many lines as they need."""

@@ -69,8 +69,8 @@ class LensPane(LayerPane[LensView]):
         )
         settled = f"on top from layer {view.settled}"
         token = fitted("top token", self._room(view)[0])
-        top = f"{'':{self.label_width(view)}}  {token}{'p':>5} {'':{_GAUGE}}"
-        heads = f"{top}{'rank':>7}   answer p"[: self.size.width]
+        top = f"{'':{self.label_width(view)}}  {token}{'p':>5} {'answer':>{_GAUGE}}"
+        heads = f"{top}{'rank':>7}{'p':>7}"
         return spread(answer, ((settled, paint.muted),), self.size.width), ((heads, paint.muted),)
 
     def layer_rows(self, view: LensView, axis: LayerAxis) -> Sequence[Line]:

@@ -90,7 +90,7 @@ class RoutingMapPane(LayerPane[RoutingMap]):
             return rows
         index = {layer: row for row, layer in enumerate(view.layers)}
         return [
-            (*row, *self._beside(view, experts, index.get(axis.layers(y).start)))
+            (*row, *self._beside(view, experts, index.get(axis.layers(y).start), y == here))
             for y, row in enumerate(rows)
         ]
 
@@ -160,7 +160,7 @@ class RoutingMapPane(LayerPane[RoutingMap]):
             return dot_row(shown, ramp, None if marked is None else marked // 2)
         return half_row(shown, experts.width, ramp, marked)
 
-    def _beside(self, view: RoutingMap, experts: ExpertAxis, row: int | None) -> Line:
+    def _beside(self, view: RoutingMap, experts: ExpertAxis, row: int | None, here: bool) -> Line:
         """The chosen experts as numbers, where the map leaves room."""
         room = (self.size.width - self.label_width(view) - experts.cells) // _ITEM
         if row is None or room < 2:
@@ -168,7 +168,8 @@ class RoutingMapPane(LayerPane[RoutingMap]):
         paint = self.paint
         spans: list[Span] = []
         for expert, weight in list(zip(view.chosen[row], view.weights[row], strict=True))[:room]:
-            style = paint.head if expert == self.moment.cursor.expert else paint.muted
+            marked = here and expert == self.moment.cursor.expert
+            style = paint.head if marked else paint.muted
             spans += [(f"{expert:>5} ", style), (f"{weight:<4.2f}", paint.text)]
         return tuple(spans)
 

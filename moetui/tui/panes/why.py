@@ -13,7 +13,7 @@ from moetui.tui.panes.linked import LayerPane
 from moetui.tui.panes.reasons import no_routing
 from moetui.tui.text import plain
 from moetui.tui.widgets.axes import LayerAxis
-from moetui.tui.widgets.lines import Line, Span, spread, ticks
+from moetui.tui.widgets.lines import Line, Span, line_width, spread, ticks
 from moetui.tui.widgets.stack import Scale, stack
 
 _SHARE = 5  # cells of a share in percent, as in "  -12"
@@ -103,13 +103,15 @@ class WhyPane(LayerPane[Why]):
         if layer not in view.layers:
             return ((f"L{layer} is dense", paint.muted),)
         row = view.layers.index(layer)
-        left: Line = (
-            (f"L{layer} cancellation ", paint.muted),
-            (f"{_told(view.cancellation[row], '.2f')}×", paint.text),
-            (f" (unrelated {_told(view.cancellation_unrelated[row], '.2f')}×)", paint.muted),
-        )
+        cancelled = _told(view.cancellation[row], ".2f")
+        unrelated = f" (unrelated {_told(view.cancellation_unrelated[row], '.2f')}×)"
         missed = _told(view.completeness[row], ".0e")
-        return spread(left, (("unexplained ", paint.muted), (missed, paint.text)), self.size.width)
+        left: Line = ((f"L{layer} cancels ", paint.muted), (f"{cancelled}×", paint.text))
+        right: Line = (("unexplained ", paint.muted), (missed, paint.text))
+        # The chance level gives way first, completeness never before it.
+        if line_width(left) + len(unrelated) + line_width(right) < self.size.width:
+            left = (*left, (unrelated, paint.muted))
+        return spread(left, right, self.size.width)
 
     def _marks(self, view: Why) -> tuple[PartMark, ...]:
         paint = self.paint
