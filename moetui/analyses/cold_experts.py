@@ -7,7 +7,7 @@ and verdicts ("cold", "dead") are given only where an interval over prompts allo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -20,6 +20,7 @@ from moetui.analyses.expert_load import Counts, RunLoad, total_load
 from moetui.stats import (
     APPROXIMATE,
     MIN_DOCUMENTS,
+    Statistic,
     binary_design_effect,
     document_intervals,
     joined,
@@ -47,21 +48,13 @@ class Threshold(msgspec.Struct, frozen=True, kw_only=True):
     times_uniform: float | None
 
 
-class Evenness(msgspec.Struct, frozen=True, kw_only=True):
-    """Entropy of the load over ln E (1 = even), and its expectation for an even router on as many
-    tokens: few tokens look uneven whatever the router does. None without tokens."""
-
-    entropy: float | None
-    chance: float | None
-    tokens: int
-
-
 class LayerLoad(msgspec.Struct, frozen=True, kw_only=True):
     """The load of one layer, or of all together (`layer` None; entropies are means then).
 
     never_fired: experts with no hit at all. below: [thresholds], experts whose observed share is
-    under it. for_90: the fewest experts that carry 90 % of the load. Each has its `_chance`: the
-    expectation for an even router whose tokens are independent.
+    under it. for_90: the fewest experts that carry 90 % of the load. entropy: of the load over
+    ln E, 1 = even; entropy_prefill and entropy_decode of the prompts' and the generated tokens.
+    All have as `null_mean` what an even router shows on as many independent tokens.
     cold: [thresholds], experts whose upper limit is under the threshold; undecided: those whose
     interval holds it; dead: no hit and enough effective tokens to see one at the lowest
     threshold. All three None where no interval can be given.
@@ -69,15 +62,12 @@ class LayerLoad(msgspec.Struct, frozen=True, kw_only=True):
 
     layer: int | None
     experts: int
-    never_fired: int
-    never_fired_chance: float
-    below: list[int]
-    below_chance: list[float]
-    for_90: int
-    for_90_chance: float
-    all_tokens: Evenness
-    prefill: Evenness
-    decode: Evenness
+    never_fired: Statistic
+    below: list[Statistic]
+    for_90: Statistic
+    entropy: Statistic
+    entropy_prefill: Statistic
+    entropy_decode: Statistic
     cold: list[int] | None
     undecided: list[int] | None
     dead: int | None
@@ -89,7 +79,8 @@ class ColdExperts(msgspec.Struct, frozen=True, kw_only=True):
     prompts: documents, the independent units; top_k: k.
     hits: [L][E] tokens that used the expert, of prefill_tokens + decode_tokens (columns beyond a
     layer's experts are 0). low, high: [L][E], 95 % limits of the share by bootstrap over prompts
-    (3/n_effective above no hit); None below 20 prompts, NaN where undefined.
+    (3/n_effective above no hit), and n_effective: [L][E], how many independent tokens the
+    tokens are worth; None below 20 prompts, NaN where undefined.
     caveat: why there are no verdicts, or how far to trust them.
     """
 
@@ -103,6 +94,7 @@ class ColdExperts(msgspec.Struct, frozen=True, kw_only=True):
     hits: list[list[int]]
     low: list[list[float]] | None
     high: list[list[float]] | None
+    n_effective: list[list[float]] | None
     seed: int | None
     caveat: str | None
 
@@ -133,6 +125,7 @@ def cold_experts(
         hits=total.counts.tolist(),
         low=None if limits is None else limits.low.tolist(),
         high=None if limits is None else limits.high.tolist(),
+        n_effective=None if limits is None else limits.effective.tolist(),
         seed=None if limits is None else seed,
         caveat=_caveat(len(runs), limits),
     )
@@ -168,19 +161,26 @@ def _layer(
     return LayerLoad(
         layer=total.layers[row],
         experts=E,
-        never_fired=int((hits == 0).sum()),
-        never_fired_chance=chance.never_fired,
-        below=[int((hits < share * T).sum()) for share in shares],
-        below_chance=[chance.below(share) for share in shares],
-        for_90=_carriers(hits),
-        for_90_chance=chance.for_90,
-        all_tokens=_evenness(hits, T, k),
-        prefill=_evenness(total.prefill[row, :E], total.prefill_tokens, k),
-        decode=_evenness(total.decode[row, :E], total.decode_tokens, k),
+        never_fired=_beside(int((hits == 0).sum()), chance.never_fired, T),
+        below=[_beside(int(_under(hits, s, T).sum()), chance.below(s), T) for s in shares],
+        for_90=_beside(_carriers(hits), chance.for_90, T),
+        entropy=_entropy(hits, T, k),
+        entropy_prefill=_entropy(total.prefill[row, :E], total.prefill_tokens, k),
+        entropy_decode=_entropy(total.decode[row, :E], total.decode_tokens, k),
         cold=verdicts[0],
         undecided=verdicts[1],
         dead=verdicts[2],
     )
+
+
+def _beside(value: float | None, chance: float | None, tokens: int) -> Statistic:
+    """A description of `tokens` tokens beside its chance level; no claim, so no interval."""
+    return Statistic(value=value, null_mean=chance, n_tokens=tokens)
+
+
+def _under(counts: NDArray[np.int64], share: float, tokens: int) -> NDArray[np.bool_]:
+    """Where counts / tokens < share, whatever the rounding of their product."""
+    return counts < share * tokens - 1e-9
 
 
 def _carriers(hits: Counts) -> int:
@@ -208,7 +208,7 @@ class _Chance:
         return float(self.experts * self.pmf[0])
 
     def below(self, share: float) -> float:
-        under = np.arange(self.tokens + 1) < share * self.tokens
+        under = _under(np.arange(self.tokens + 1), share, self.tokens)
         return float(self.experts * self.pmf[under].sum())
 
 
@@ -232,17 +232,11 @@ def _carriers_by_chance(pmf: Array, experts: int) -> float:
     return float(size[:last].sum() + size[last] * missing / load[last])
 
 
-def _evenness(hits: Counts, tokens: int, k: int) -> Evenness:
-    """Entropy of the load of E experts."""
-    E = len(hits)
-    if not tokens or E < 2 or not hits.sum():
-        return Evenness(entropy=None, chance=None, tokens=tokens)
-    indices = load_indices(hits, k)
-    return Evenness(
-        entropy=indices.entropy_normalized if indices else None,
-        chance=_chance(tokens, k, E).entropy,
-        tokens=tokens,
-    )
+def _entropy(hits: Counts, tokens: int, k: int) -> Statistic:
+    """Entropy of the load of E experts over ln E."""
+    if not tokens or len(hits) < 2 or (indices := load_indices(hits, k)) is None:
+        return _beside(None, None, tokens)
+    return _beside(indices.entropy_normalized, _chance(tokens, k, len(hits)).entropy, tokens)
 
 
 def _limits(runs: Sequence[RunLoad], seed: int) -> _Limits:
@@ -295,40 +289,39 @@ def _verdicts(
 
 def _pooled(layers: Sequence[LayerLoad]) -> LayerLoad:
     """Sums of counts and means of entropies over the layers."""
+    judged = [load for load in layers if load.cold is not None]
 
-    def total(lists: Sequence[Sequence[float]]) -> list[float]:
-        return np.sum(lists, axis=0).tolist()  # type: ignore[no-any-return]
+    def added(lists: Sequence[Sequence[int] | None]) -> list[int] | None:
+        return [sum(column) for column in zip(*filter(None, lists), strict=True)] or None
 
-    sure = [load for load in layers if load.cold is not None]
     return LayerLoad(
         layer=None,
         experts=sum(load.experts for load in layers),
-        never_fired=sum(load.never_fired for load in layers),
-        never_fired_chance=sum(load.never_fired_chance for load in layers),
-        below=[int(n) for n in total([load.below for load in layers])],
-        below_chance=total([load.below_chance for load in layers]),
-        for_90=sum(load.for_90 for load in layers),
-        for_90_chance=sum(load.for_90_chance for load in layers),
-        all_tokens=_mean_evenness([load.all_tokens for load in layers]),
-        prefill=_mean_evenness([load.prefill for load in layers]),
-        decode=_mean_evenness([load.decode for load in layers]),
-        cold=[int(n) for n in total([load.cold or [] for load in layers])] if sure else None,
-        undecided=[int(n) for n in total([load.undecided or [] for load in layers])]
-        if sure
-        else None,
-        dead=sum(load.dead or 0 for load in layers) if sure else None,
+        never_fired=_over_layers([load.never_fired for load in layers], np.sum),
+        below=[
+            _over_layers(column, np.sum)
+            for column in zip(*(load.below for load in layers), strict=True)
+        ],
+        for_90=_over_layers([load.for_90 for load in layers], np.sum),
+        entropy=_over_layers([load.entropy for load in layers], np.mean),
+        entropy_prefill=_over_layers([load.entropy_prefill for load in layers], np.mean),
+        entropy_decode=_over_layers([load.entropy_decode for load in layers], np.mean),
+        cold=added([load.cold for load in layers]),
+        undecided=added([load.undecided for load in layers]),
+        dead=sum(load.dead or 0 for load in layers) if judged else None,
     )
 
 
-def _mean_evenness(layers: Sequence[Evenness]) -> Evenness:
-    found = [e for e in layers if e.entropy is not None and e.chance is not None]
-    if not found:
-        return Evenness(entropy=None, chance=None, tokens=layers[0].tokens)
-    return Evenness(
-        entropy=float(np.mean([e.entropy for e in found])),
-        chance=float(np.mean([e.chance for e in found])),
-        tokens=found[0].tokens,
-    )
+def _over_layers(
+    layers: Sequence[Statistic], combine: Callable[[Sequence[float]], float]
+) -> Statistic:
+    """The statistics of all layers as one, those without a value left out."""
+    values = [s.value for s in layers if s.value is not None]
+    chances = [s.null_mean for s in layers if s.null_mean is not None]
+    tokens = layers[0].n_tokens or 0
+    if not values or not chances:
+        return _beside(None, None, tokens)
+    return _beside(float(combine(values)), float(combine(chances)), tokens)
 
 
 def _caveat(prompts: int, limits: _Limits | None) -> str | None:

@@ -35,26 +35,26 @@ def test_counts_by_hand():
     # 100 tokens over 4 experts, uniform 25 %: thresholds 2.5, 6.25, 12.5 and 1 tokens.
     found = cold_experts([run([90, 8, 2, 0], 100)])
     layer = found.layers[0]
-    assert layer.never_fired == 1
-    assert layer.below == [2, 2, 3, 1]
-    assert layer.for_90 == 1
-    assert layer.all_tokens.entropy == pytest.approx(entropy([90, 8, 2], base=4))
+    assert layer.never_fired.value == 1
+    assert [below.value for below in layer.below] == [2, 2, 3, 1]
+    assert layer.for_90.value == 1
+    assert layer.entropy.value == pytest.approx(entropy([90, 8, 2], base=4))
 
 
 @pytest.mark.parametrize(
     ("hits", "carriers"), [([25, 25, 25, 25], 4), ([90, 5, 5, 0], 1), ([80, 10, 10, 0], 2)]
 )
 def test_the_fewest_experts_that_carry_ninety_percent(hits, carriers):
-    assert cold_experts([run(hits, 100)]).layers[0].for_90 == carriers
+    assert cold_experts([run(hits, 100)]).layers[0].for_90.value == carriers
 
 
 def test_prompt_and_generation_have_their_own_entropy():
     found = cold_experts([run([10, 0], 10, decode=[5, 5], decode_tokens=10)])
     layer = found.layers[0]
-    assert layer.prefill.entropy == pytest.approx(0)
-    assert layer.decode.entropy == pytest.approx(1)
-    assert (layer.prefill.tokens, layer.decode.tokens) == (10, 10)
-    assert cold_experts([run([10, 0], 10)]).layers[0].decode.entropy is None
+    assert layer.entropy_prefill.value == pytest.approx(0)
+    assert layer.entropy_decode.value == pytest.approx(1)
+    assert (layer.entropy_prefill.n_tokens, layer.entropy_decode.n_tokens) == (10, 10)
+    assert cold_experts([run([10, 0], 10)]).layers[0].entropy_decode.value is None
 
 
 def test_chance_levels_are_what_an_even_router_shows():
@@ -62,19 +62,19 @@ def test_chance_levels_are_what_an_even_router_shows():
     drawn = [cold_experts(even_runs(1, tokens, E, k, seed)).layers[0] for seed in range(400)]
     layer = drawn[0]
     for name, slack in (("never_fired", 0.1), ("for_90", 0.35)):
-        mean = np.mean([getattr(d, name) for d in drawn])
-        assert mean == pytest.approx(getattr(layer, f"{name}_chance"), abs=slack)
-    below = np.mean([d.below for d in drawn], axis=0)
-    assert below == pytest.approx(layer.below_chance, abs=0.25)
-    assert np.mean([d.all_tokens.entropy for d in drawn]) == pytest.approx(
-        layer.all_tokens.chance, abs=0.003
+        mean = np.mean([getattr(d, name).value for d in drawn])
+        assert mean == pytest.approx(getattr(layer, name).null_mean, abs=slack)
+    below = np.mean([[b.value for b in d.below] for d in drawn], axis=0)
+    assert below == pytest.approx([b.null_mean for b in layer.below], abs=0.25)
+    assert np.mean([d.entropy.value for d in drawn]) == pytest.approx(
+        layer.entropy.null_mean, abs=0.003
     )
 
 
 def test_ten_tokens_of_an_even_router_look_cold_and_chance_says_so():
     layer = cold_experts(even_runs(1, 10, 64, 2)).layers[0]
-    assert layer.never_fired > 40
-    assert layer.never_fired_chance == pytest.approx(64 * (1 - 2 / 64) ** 10)
+    assert layer.never_fired.value > 40
+    assert layer.never_fired.null_mean == pytest.approx(64 * (1 - 2 / 64) ** 10)
 
 
 def test_below_twenty_prompts_there_is_no_verdict():
@@ -109,7 +109,7 @@ def test_an_expert_used_by_one_prompt_only_is_undecided():
     runs = [run([0, 20, 20], 40) for _ in range(24)]
     runs.append(run([30, 5, 5], 40))
     layer = cold_experts(runs).layers[0]
-    assert layer.below[0] == 1
+    assert layer.below[0].value == 1
     assert layer.cold[0] == 0
     assert layer.undecided[0] >= 1
 
@@ -121,9 +121,9 @@ def test_no_hit_means_dead_only_with_enough_effective_tokens():
 
     few, many = cold_experts(silent(20, 5)), cold_experts(silent(20, 100))
     # The lowest threshold is 1 %: 300 effective tokens are needed.
-    assert (few.layers[0].never_fired, few.layers[0].dead) == (1, 0)
+    assert (few.layers[0].never_fired.value, few.layers[0].dead) == (1, 0)
     assert few.layers[0].cold[0] == 0
-    assert (many.layers[0].never_fired, many.layers[0].dead) == (1, 1)
+    assert (many.layers[0].never_fired.value, many.layers[0].dead) == (1, 1)
     assert many.high[0][0] == pytest.approx(3 / 2000, rel=0.5)
 
 
@@ -141,22 +141,25 @@ def test_verdicts_repeat():
 
 def test_experts_that_a_layer_does_not_have_are_not_cold():
     found = cold_experts(make_runs(4, N=2, E=8, k=4, layer_experts={1: 3}))
-    assert (found.layers[1].experts, found.layers[1].never_fired) == (3, 0)
+    assert (found.layers[1].experts, found.layers[1].never_fired.value) == (3, 0)
     assert found.pooled.experts == 11
 
 
 def test_the_pool_sums_its_layers():
     found = cold_experts(make_runs(3, N=3, E=32, k=2))
     for name in ("never_fired", "for_90"):
-        assert getattr(found.pooled, name) == sum(getattr(load, name) for load in found.layers)
-    assert found.pooled.below == np.sum([load.below for load in found.layers], axis=0).tolist()
+        assert getattr(found.pooled, name).value == sum(
+            getattr(load, name).value for load in found.layers
+        )
+    below = np.sum([[b.value for b in load.below] for load in found.layers], axis=0)
+    assert [b.value for b in found.pooled.below] == below.tolist()
 
 
 def test_entropy_is_that_of_the_load_indices():
     runs = make_runs(3, N=1, E=16, k=4)
     counts = np.sum([r.counts for r in runs], axis=0)[0]
     indices = load_indices(counts, 4)
-    assert cold_experts(runs).layers[0].all_tokens.entropy == indices.entropy_normalized
+    assert cold_experts(runs).layers[0].entropy.value == indices.entropy_normalized
 
 
 def test_it_survives_json():
@@ -167,3 +170,8 @@ def test_it_survives_json():
 def test_too_few_effective_tokens_for_one_percent_are_said():
     assert "effective tokens" in cold_experts(even_runs(30, 20, 8, 2)).caveat
     assert cold_experts(even_runs(100, 100, 8, 2)).caveat is None
+
+
+def test_a_share_that_equals_the_threshold_is_not_below_it():
+    # 7 of 700 tokens is 1 %, and 0.01 * 700 is a little more than 7.
+    assert cold_experts([run([693, 7], 700)]).layers[0].below[3].value == 0

@@ -27,10 +27,10 @@ async def test_counts_stand_beside_what_chance_gives(size):
     async with staged(pane, moment=moment(N=4, E=32, k=2), size=size):
         for name, load in [("all", pane.view.pooled), ("2", pane.view.layers[2])]:
             found = re.findall(r"(\d+) \(([\d.]+)\)", line_of(pane, name))
-            assert found[0][0] == str(load.never_fired)
-            assert float(found[0][1]) == pytest.approx(load.never_fired_chance, abs=0.51)
-            assert [n for n, _ in found[1:5]] == [str(n) for n in load.below]
-            entropy = f"{load.all_tokens.entropy:.2f} ({load.all_tokens.chance:.2f})"
+            assert found[0][0] == f"{load.never_fired.value:.0f}"
+            assert float(found[0][1]) == pytest.approx(load.never_fired.null_mean, abs=0.51)
+            assert [n for n, _ in found[1:5]] == [f"{b.value:.0f}" for b in load.below]
+            entropy = f"{load.entropy.value:.2f} ({load.entropy.null_mean:.2f})"
             assert entropy in line_of(pane, name)
 
 
@@ -49,8 +49,8 @@ async def test_wide_panes_split_prompt_and_generation():
     pane = ColdExpertsPane()
     async with staged(pane, moment=moment(N=2, E=16), size=(160, 20)):
         load = pane.view.layers[0]
-        for part in (load.prefill, load.decode):
-            assert f"{part.entropy:.2f} ({part.chance:.2f})" in line_of(pane, "0")
+        for part in (load.entropy_prefill, load.entropy_decode):
+            assert f"{part.value:.2f} ({part.null_mean:.2f})" in line_of(pane, "0")
 
 
 async def test_from_twenty_prompts_on_verdicts_follow():

@@ -9,9 +9,9 @@ from threading import Thread
 
 from textual.message import Message
 
-from moetui.analyses.cold_experts import ColdExperts, Evenness, LayerLoad, cold_experts
+from moetui.analyses.cold_experts import ColdExperts, LayerLoad, cold_experts
 from moetui.analyses.expert_load import RunLoad
-from moetui.stats import MIN_DOCUMENTS
+from moetui.stats import MIN_DOCUMENTS, Statistic
 from moetui.trace import Phase
 from moetui.tui.moment import Moment
 from moetui.tui.panes.pane import LinePane
@@ -118,21 +118,21 @@ class ColdExpertsPane(LinePane[ColdExperts]):
             (f"{'▶' if here else ' '}{name:>{_NAME - 1}}", paint.cursor if here else paint.muted)
         ]
         dead = f" †{load.dead}" if load.dead else ""
-        cells = [(f"{load.never_fired}{dead}", _expected(load.never_fired_chance))]
+        never, chance = _count(load.never_fired)
+        cells = [(never + dead, chance)]
         cells += self._below(load)
-        cells.append((str(load.for_90), _expected(load.for_90_chance)))
+        cells.append(_count(load.for_90))
         for value, chance in cells[: 1 + self._counts(width)]:
             spans += self._cell(value, chance, _COUNT, strong)
-        shown = [load.all_tokens, *([load.prefill, load.decode] if wide else [])]
-        for evenness in shown:
-            spans += self._cell(*_told(evenness), _ENTROPY, strong)
+        shown = [load.entropy, *([load.entropy_prefill, load.entropy_decode] if wide else [])]
+        for entropy in shown:
+            spans += self._cell(*_told(entropy), _ENTROPY, strong)
         return tuple(spans)
 
     def _below(self, load: LayerLoad) -> list[tuple[str, str]]:
         """Observed below each threshold (chance), or cold and undecided where that is known."""
         if load.cold is None or load.undecided is None:
-            pairs = zip(load.below, load.below_chance, strict=True)
-            return [(str(n), _expected(chance)) for n, chance in pairs]
+            return [_count(below) for below in load.below]
         verdicts = zip(load.cold, load.undecided, strict=True)
         return [(str(n), f"?{open_}") for n, open_ in verdicts]
 
@@ -152,8 +152,8 @@ class ColdExpertsPane(LinePane[ColdExperts]):
         load = view.layers[row]
         lines: list[Line] = []
         if split and room > 1:
-            parts = (("prompt", load.prefill), ("generated", load.decode))
-            told = "   ".join(f"{name} {' '.join(_told(evenness))}" for name, evenness in parts)
+            parts = (("prompt", load.entropy_prefill), ("generated", load.entropy_decode))
+            told = "   ".join(f"{name} {' '.join(_told(entropy))}" for name, entropy in parts)
             lines.append(((f"L{layer} entropy ", paint.muted), (told, paint.text)))
         lines.append(((f"L{layer} least used", paint.muted),))
         for item in self._by_use(view, row):
@@ -181,11 +181,13 @@ class ColdExpertsPane(LinePane[ColdExperts]):
         return ((told, paint.muted),)
 
 
-def _expected(count: float) -> str:
-    return f"({count:.1f})" if count < 9.95 else f"({count:.0f})"
+def _count(found: Statistic) -> tuple[str, str]:
+    """A number of experts and what chance gives, as in "12 (3.4)"."""
+    chance = found.null_mean or 0.0
+    return f"{found.value or 0:.0f}", f"({chance:.1f})" if chance < 9.95 else f"({chance:.0f})"
 
 
-def _told(evenness: Evenness) -> tuple[str, str]:
-    if evenness.entropy is None or evenness.chance is None:
+def _told(entropy: Statistic) -> tuple[str, str]:
+    if entropy.value is None or entropy.null_mean is None:
         return "—", ""
-    return f"{evenness.entropy:.2f}", f"({evenness.chance:.2f})"
+    return f"{entropy.value:.2f}", f"({entropy.null_mean:.2f})"
