@@ -78,7 +78,7 @@ class AttentionRouter:
     )
     cost = (
         "one forward pass a prompt, context and corpus document: about 200 × 128 tokens with the "
-        "defaults, some 10-30 s for the demo model on a laptop CPU"
+        "defaults, half a minute of CPU time for the demo model"
     )
     analyses: tuple[str, ...] = ("decomposition", "corpus_decomposition", "context_sensitivity")
     published: tuple[Published, ...] = (
