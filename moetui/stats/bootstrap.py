@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from moetui.stats.statistic import APPROXIMATE, MIN_DOCUMENTS, Statistic, finite, joined
 
@@ -133,6 +132,9 @@ def _bca(
         rows = np.moveaxis(draws, axis, -1)
         found = estimator(multiplicities(np.atleast_2d(rows), n_documents))
         return found if rows.ndim > 1 else found[..., 0]
+
+    # Imported here: scipy.stats takes most of a second, and the explorer's first frame none of it.
+    from scipy import stats
 
     with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
         warnings.simplefilter("ignore")  # degenerate data is found and explained below

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from moetui.stats.permutation import permutation_p
 from moetui.stats.statistic import MIN_DOCUMENTS, Statistic
@@ -19,6 +18,9 @@ PERMUTATIONS = 999
 def overlap_chance(n_experts: int, size_a: int, size_b: int) -> NDArray[np.float64]:
     """P(|A ∩ B| = i) for i = 0 … min(a, b): random subsets of `n_experts` (hypergeometric)."""
     shared = np.arange(min(size_a, size_b) + 1)
+    # Imported here: scipy.stats takes most of a second, and the explorer's first frame none of it.
+    from scipy import stats
+
     chance: NDArray[np.float64] = stats.hypergeom.pmf(shared, n_experts, size_a, size_b)
     return chance
 

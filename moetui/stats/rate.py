@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy.special import ndtri
 
 from moetui.stats.bootstrap import LEVEL, RESAMPLES, document_intervals, ratio_of_sums
 from moetui.stats.statistic import MIN_DOCUMENTS, Statistic, joined
@@ -99,7 +99,7 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
     """95 % Wilson interval of hits/n for independent items (an accuracy; never a load f_e)."""
     if n < 1 or not 0 <= hits <= n:
         raise ValueError("0 <= hits <= n and n >= 1")
-    z = float(stats.norm.ppf(0.5 + LEVEL / 2))
+    z = float(ndtri(0.5 + LEVEL / 2))
     centre = (hits + z**2 / 2) / (n + z**2)
     half = z / (n + z**2) * float(np.sqrt(hits * (n - hits) / n + z**2 / 4))
     return max(0.0, centre - half), min(1.0, centre + half)
