@@ -40,7 +40,7 @@ GROUPS: tuple[Group, ...] = (
         "Run",
         (
             Key("prompt", "slash", "focus_prompt", "type a prompt; Enter runs it", "Prompt"),
-            Key("run", "enter", "run_prompt", "run the prompt that is being typed", "Run"),
+            Key("run", "enter", "run_prompt", "run the prompt that is being typed"),
             Key("model", "o", "choose_model", "open another model", "Model"),
             Key("pause", "space", "pause", "pause the view; the run goes on", "Pause"),
             Key(
@@ -191,9 +191,10 @@ def changed(groups: Iterable[Group]) -> list[tuple[str, str]]:
 def bindings(groups: Iterable[Group]) -> list[BindingType]:
     """Textual's bindings of `groups` and of the pane digits.
 
-    All have priority, so that keys that arrive in a burst are obeyed in order: without it a key is
+    They have priority, so that keys that arrive in a burst are obeyed in order: without it a key is
     looked at only when the widget that had the focus gets round to it, and `/` followed at once by
-    a prompt would lose the prompt to whatever its letters mean.
+    a prompt would lose the prompt to whatever its letters mean. The key that runs the prompt has
+    none, for the same reason: it must come after the letters that the prompt has still to take in.
     """
     made: list[BindingType] = [
         Binding(
@@ -203,7 +204,7 @@ def bindings(groups: Iterable[Group]) -> list[BindingType]:
             show=bool(key.footer),
             key_display=shown(key.keys) if key.footer else None,
             id=f"moetui.{key.name}",
-            priority=True,
+            priority=key.action != "run_prompt",
         )
         for group in groups
         for key in group.keys

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
@@ -16,6 +17,7 @@ class PromptInput(Input):
     """An input whose ↑ and ↓ walk through the prompts of this session."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "submit", "Run"),
         Binding("up", "recall(-1)", "History"),
         Binding("down", "recall(1)", "prompt after", show=False),
     ]
@@ -31,6 +33,19 @@ class PromptInput(Input):
         self._history: list[str] = []
         self._at = 0
         self._draft = ""
+
+    async def _on_key(self, event: events.Key) -> None:
+        """Obey the input's own keys here, between the letters around them.
+
+        Textual would look them up when the event has bubbled to the app: later letters of a burst
+        would be taken in first, and ctrl+u or backspace would then delete those.
+        """
+        for binding in self._bindings.key_to_bindings.get(event.key, ()):
+            await self.run_action(binding.action)
+            event.stop()
+            event.prevent_default()
+            return
+        await super()._on_key(event)
 
     def remember(self, prompt: str) -> None:
         """Add `prompt` to the history, once when it is repeated."""

@@ -104,10 +104,10 @@ def in_environment(home: Path, command: str) -> str:
 def chosen_on_screen(screen: str) -> list[int]:
     """The experts that the layer pane lists as chosen, best first: rank, expert, logit, …"""
     lines = screen.splitlines()
-    top = next(y for y, line in enumerate(lines) if "4 Layer ─" in line)
-    left = lines[top].index("4 Layer")
+    top = next(y for y, line in enumerate(lines) if "4 Layer detail ─" in line)
+    left = lines[top].index("4 Layer detail")
     pane = [line[left - 3 :] for line in lines[top + 1 :]]
-    found = [re.match(r"^[│ ▶]*(\d+)\s+(\d+)\s+-?\d+\.\d+\s", line) for line in pane]
+    found = [re.match(r"^[│ ▶]*(\d+)\s+E(\d+)\s+-?\d+\.\d+\s", line) for line in pane]
     return [int(match[2]) for match in found if match]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textual import events
 from textual.widgets import Button
 
 from moetui.settings import Settings
@@ -178,3 +179,14 @@ async def test_hostile_text_stays_text() -> None:
         assert "\x1b" not in stage.text
         await stage.press("o")
         assert "\x1b" not in stage.text
+
+
+async def test_keys_in_a_burst_are_obeyed_in_order() -> None:
+    async with staged() as stage:
+        await stage.prompted()
+        stage.engine.finish()
+        await stage.settle()
+        for key in ("slash", "ctrl+u", *"hello", "enter"):
+            stage.app.post_message(events.Key(key, key if len(key) == 1 else None))
+        await stage.until(lambda: stage.engine.calls[-1] == ("run", "hello", 32))
+        assert len(stage.engine.calls) == 3

@@ -17,7 +17,7 @@ from moetui.tui.screens.dialog import Dialog
 
 BUNDLED = (
     ("demo", "bundled: a small mixture of experts, 8 layers × 16 experts"),
-    ("demo-dense", "bundled: the same network without experts, for comparison"),
+    ("demo-dense", "bundled: the same network without experts"),
 )
 
 
@@ -64,11 +64,14 @@ class ModelDialog(Dialog[str]):
 
 
 class PaneDialog(Dialog[int]):
-    """The list of panes; answers with the number of the one chosen."""
+    """The list of panes; answers with the number of the one chosen.
+
+    panes: title and help of each by number; the help's first sentence is shown.
+    """
 
     def __init__(self, panes: Sequence[tuple[str, str]]) -> None:
         super().__init__()
-        self._panes = panes
+        self._panes = [(title, says.partition(". ")[0]) for title, says in panes]
 
     def compose(self) -> ComposeResult:
         """One line for each pane: number, title, what it shows."""

@@ -297,7 +297,8 @@ class ExplorerScreen(TakeAway, Screen[None]):
 
     def action_list_panes(self) -> None:
         """List the panes."""
-        listed = [(pane.title, pane.help) for pane in self.workspace.panes]
+        panes, titles = self.workspace.panes, self.workspace.titles
+        listed = [(title, pane.help) for title, pane in zip(titles, panes, strict=True)]
         self.app.push_screen(PaneDialog(listed), self._focus_pane)
 
     def _focus_pane(self, number: int | None) -> None:
@@ -311,7 +312,7 @@ class ExplorerScreen(TakeAway, Screen[None]):
     def action_help(self) -> None:
         """Help for the focused pane, and all keys."""
         pane = self.workspace.active
-        self.app.push_screen(HelpDialog(pane.title, pane.help, self.groups))
+        self.app.push_screen(HelpDialog(pane.title.capitalize(), pane.help, self.groups))
 
     def commands(self) -> Iterable[SystemCommand]:
         """This screen's part of the command palette."""

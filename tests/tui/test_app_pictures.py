@@ -1,0 +1,101 @@
+"""How the explorer looks, guarded by pictures; every number in them is asserted elsewhere.
+
+`pytest --snapshot-update tests/tui/test_app_pictures.py` after a look at the new ones.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from textual.pilot import Pilot
+
+from moetui.settings import Settings
+from moetui.tui.app import MoetuiApp
+from moetui.tui.screens.explorer import ExplorerScreen
+from tests.builders import make_trace
+from tests.tui.fake_engine import FakeEngine
+
+SIZES = [(80, 24), (120, 40), (200, 60)]
+
+
+def explorer(**trace: Any) -> tuple[MoetuiApp, FakeEngine]:
+    shape: dict[str, Any] = {"T": 24, "N": 12, "E": 32, "k": 4, "prompt_tokens": 9, "seed": 3}
+    engine = FakeEngine(make_trace(**{**shape, **trace}))
+    return MoetuiApp(lambda: engine, "demo", settings=Settings(), debug=True), engine
+
+
+async def shown(pilot: Pilot[Any], engine: FakeEngine) -> None:
+    """Wait until the engine's newest state is on the screen."""
+    screen = pilot.app.screen_stack[0]
+    assert isinstance(screen, ExplorerScreen)
+    for _ in range(200):
+        await pilot.pause(0.02)
+        if screen.session.latest.version == engine.snapshot().version and not screen._stale:
+            break
+    await pilot.pause(0.1)
+
+
+async def played(pilot: Pilot[Any], engine: FakeEngine) -> None:
+    """A prompt and its continuation, the cursor in the middle."""
+    await shown(pilot, engine)
+    engine.ready()
+    await shown(pilot, engine)
+    engine.prefill()
+    engine.finish()
+    await shown(pilot, engine)
+    await pilot.press("left", "left", *["down"] * 5, "right_curly_bracket")
+    await shown(pilot, engine)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+def test_the_explorer(snap_compare: Any, size: tuple[int, int]) -> None:
+    app, engine = explorer()
+
+    async def before(pilot: Pilot[Any]) -> None:
+        await played(pilot, engine)
+
+    assert snap_compare(app, terminal_size=size, run_before=before)
+
+
+@pytest.mark.parametrize("key", ["question_mark", "0", "o"], ids=["help", "panes", "model"])
+def test_dialogs(snap_compare: Any, key: str) -> None:
+    app, engine = explorer()
+
+    async def before(pilot: Pilot[Any]) -> None:
+        await played(pilot, engine)
+        await pilot.press(key)
+        await pilot.pause(0.3)
+
+    assert snap_compare(app, terminal_size=(100, 30), run_before=before)
+
+
+def test_a_failure(snap_compare: Any) -> None:
+    app, engine = explorer()
+
+    async def before(pilot: Pilot[Any]) -> None:
+        await shown(pilot, engine)
+        engine.fail("./weights is not a model folder: config.json is missing", "name a folder")
+        await shown(pilot, engine)
+        await pilot.pause(0.3)
+
+    assert snap_compare(app, terminal_size=(100, 30), run_before=before)
+
+
+def test_a_dense_model(snap_compare: Any) -> None:
+    app, engine = explorer(moe_layers=())
+
+    async def before(pilot: Pilot[Any]) -> None:
+        await played(pilot, engine)
+
+    assert snap_compare(app, terminal_size=(120, 40), run_before=before)
+
+
+def test_the_light_theme(snap_compare: Any) -> None:
+    app, engine = explorer()
+    app.theme = "moetui-light"
+
+    async def before(pilot: Pilot[Any]) -> None:
+        await played(pilot, engine)
+
+    assert snap_compare(app, terminal_size=(120, 40), run_before=before)
