@@ -48,6 +48,7 @@ class Decomposition:
         self._static = mx.stack(
             [self._constant(i, site, self._norms[i]) for i, site in enumerate(self._sites)]
         )
+        self._absent = self._absent_experts()
         self.part_names = self._names()
         mx.eval(self._W, self._static)
 
@@ -90,6 +91,8 @@ class Decomposition:
             L, _, T, E = parts.shape
             static = mx.broadcast_to(self._static[:, None, None], (L, 1, T, E))
             parts = mx.concatenate([parts, static], axis=1)
+        if self._absent is not None:
+            parts = mx.where(self._absent, mx.nan, parts)
         here = mx.array([site.layer for site in self._sites])
         e = mx.broadcast_to(entering[:1], (len(self._sites), *entering.shape[1:]))
         seed = mx.stack([e, entering[here] - e], axis=1) @ self._W[:, None].swapaxes(-1, -2)
@@ -130,6 +133,12 @@ class Decomposition:
         if mx.any(self._static != 0).item():
             names.append(STATIC)
         return tuple(names)
+
+    def _absent_experts(self) -> mx.array | None:
+        """bool [L, 1, 1, E]: experts that a layer lacks; None where all have the same number."""
+        counts = mx.array([site.num_experts for site in self._sites])
+        absent = mx.arange(self._E) >= counts[:, None]
+        return absent[:, None, None] if mx.any(absent).item() else None
 
     def _padded(self, matrix: mx.array) -> mx.array:
         return mx.pad(matrix, [(0, self._E - matrix.shape[0]), (0, 0)])

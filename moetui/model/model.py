@@ -156,12 +156,16 @@ class Model:
     def prefill(
         self, ids: Ids, cache: Any, want: Want, *, lens: int, streams: bool = False
     ) -> Trace:
-        """The trace of a prompt, run into `cache` in passes of at most 2,048 tokens."""
+        """The trace of a prompt, run into `cache` in passes of at most 2,048 tokens.
+
+        Streams and attention belong to one pass: with either, the prompt runs in one.
+        """
         from moetui.trace import join
 
+        step = len(ids) if streams or want.attention else PREFILL
         parts = [
-            self._prefill_pass(ids[start : start + PREFILL], cache, want, lens, streams, len(ids))
-            for start in range(0, len(ids), PREFILL)
+            self._prefill_pass(ids[start : start + step], cache, want, lens, streams, len(ids))
+            for start in range(0, len(ids), step)
         ]
         return parts[0] if len(parts) == 1 else join(parts)
 

@@ -88,16 +88,20 @@ def write_atomically(path: Path, data: bytes) -> None:
 
     Raises TraceFileError when the folder cannot be written.
     """
+    part: Path | None = None
     try:
         with tempfile.NamedTemporaryFile(
             dir=path.parent, prefix=f".{path.name}.", delete=False
         ) as file:
+            part = Path(file.name)
             file.write(data)
         umask = os.umask(0)
         os.umask(umask)
-        Path(file.name).chmod(0o666 & ~umask)
-        Path(file.name).replace(path)
+        part.chmod(0o666 & ~umask)
+        part.replace(path)
     except OSError as error:
+        if part is not None:
+            part.unlink(missing_ok=True)
         raise TraceFileError(
             f"cannot write {path}: {error.strerror}", "choose a folder that exists and is writable"
         ) from error

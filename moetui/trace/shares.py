@@ -35,7 +35,8 @@ def centred(logits: Floats, *, shift_invariant: bool) -> Doubles:
     """z̃: logits [..., E] less their mean over experts where the router ignores a common shift."""
     z = logits.astype(np.float64)
     if shift_invariant:
-        z -= np.nanmean(z, axis=-1, keepdims=True)
+        known = np.isfinite(z).sum(axis=-1, keepdims=True)
+        z -= np.nansum(z, axis=-1, keepdims=True) / np.maximum(known, 1)
     return z
 
 

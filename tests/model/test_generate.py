@@ -143,3 +143,6 @@ def test_a_prompt_longer_than_one_prefill_pass_is_traced_whole(
     )
     assert parts.lens is not None
     assert parts.lens.positions.tolist() == list(range(50))
+    kept = demo.trace(ids, streams=True, attention=True)
+    assert kept.streams is not None and kept.streams.leaving.shape[0] == 50
+    assert kept.attention is not None and kept.attention.shape[-2:] == (50, 50)

@@ -138,3 +138,11 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     with pytest.raises(TraceFileError, match="cannot write"):
         make_trace().save(tmp_path / "none" / "a.moetrace")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_target_that_is_a_folder_leaves_nothing_behind(tmp_path: Path) -> None:
+    target = tmp_path / "a.moetrace"
+    target.mkdir()
+    with pytest.raises(TraceFileError, match="cannot write"):
+        make_trace().save(target)
+    assert list(tmp_path.iterdir()) == [target]
