@@ -70,13 +70,26 @@ async def test_braille_has_a_dot_for_each_expert_that_ran():
             assert dots == (values[4 * row : 4 * row + 4] > 0).sum() == 16
 
 
+async def test_braille_of_a_session_has_a_dot_where_an_expert_is_above_even():
+    pane = RoutingMapPane()
+    runs = make_runs(3, N=16, E=32, k=4)
+    shown = moment(mode=Mode.SESSION, runs=runs, N=16, E=32, k=4)
+    async with staged(pane, moment=shown, size=(80, 8)):
+        at = pane.label_width(pane.view)
+        share = sum(run.counts for run in runs) / 30
+        for row, line in enumerate(rows(pane)[2:6]):
+            dots = sum((ord(c) - 0x2800).bit_count() for c in line[at : at + 16])
+            assert dots == (share[4 * row : 4 * row + 4] >= 4 / 32).sum()
+        assert "above even only" in rows(pane)[0]
+
+
 async def test_the_cursor_is_marked_without_colour():
     pane = RoutingMapPane()
     async with staged(pane, moment=moment(cursor=(2, 3, 5), N=6, E=16)):
         text = rows(pane)
         width = pane.experts(pane.view, pane.axis(pane.view)).width
-        assert text[5].startswith("▶3")
-        assert [line[0] for line in text[2:8]].count("▶") == 1
+        assert text[5].startswith("►3")
+        assert [line[0] for line in text[2:8]].count("►") == 1
         assert text[1].index("▼") == pane.label_width(pane.view) + 5 * width
 
 

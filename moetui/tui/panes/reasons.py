@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from moetui.trace import Phase
 from moetui.tui.moment import Moment
 
 
 def nothing_yet(moment: Moment) -> str:
     """No model or no token yet."""
+    if moment.snapshot.phase is Phase.LOADING:
+        return "The model is loading."
+    if moment.snapshot.phase is Phase.RUNNING:
+        return "The prompt is being read."
     if moment.snapshot.model is None:
         return "No model yet. Press o to choose one."
     return "No prompt yet. Press / and type one."

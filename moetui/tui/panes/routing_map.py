@@ -39,7 +39,7 @@ class RoutingMapPane(LayerPane[RoutingMap]):
     PACKINGS = (1, 2, _BRAILLE)
 
     _hovered: tuple[int, int] | None = None
-    _levelled: tuple[RoutingMap, Levels] | None = None
+    _levelled: tuple[RoutingMap, bool, Levels] | None = None
 
     def view_of(self, moment: Moment) -> RoutingMap | None:
         """The map at the cursor's token, or of the session in Σ mode."""
@@ -79,7 +79,7 @@ class RoutingMapPane(LayerPane[RoutingMap]):
     def layer_rows(self, view: RoutingMap, axis: LayerAxis) -> Sequence[Line]:
         """The map itself."""
         experts = self.experts(view, axis)
-        levels = folded(self._levels(view), experts)
+        levels = folded(self._levels(view, axis), experts)
         column = experts.column_of(self.moment.cursor.expert)
         here = axis.row_of(self.moment.cursor.layer)
         rows = [
@@ -135,13 +135,25 @@ class RoutingMapPane(LayerPane[RoutingMap]):
         expert = self.experts(view, axis).expert_at(x)
         return None if expert is None else (layer, expert)
 
-    def _levels(self, view: RoutingMap) -> Levels:
+    def _levels(self, view: RoutingMap, axis: LayerAxis) -> Levels:
         """[N, E], made once for a view; decoder layers without routing are absent."""
-        if self._levelled is None or self._levelled[0] is not view:
+        busy = self._only_busy(view, axis)
+        if self._levelled is None or self._levelled[0] is not view or self._levelled[1] != busy:
             values = np.full((view.num_layers, view.num_experts), np.nan)
             values[view.layers] = view.values
-            self._levelled = view, levels_of(values, view.full)
-        return self._levelled[1]
+            levels = levels_of(values, view.full)
+            if busy:
+                even = np.full((view.num_layers, 1), np.nan)
+                even[view.layers, 0] = view.uniform
+                levels[values < even] = 0
+            self._levelled = view, busy, levels
+        return self._levelled[2]
+
+    def _only_busy(self, view: RoutingMap, axis: LayerAxis) -> bool:
+        """Whether only experts above the even level are drawn: where a shape can say no more than
+        yes or no, nearly every expert of a session would be a yes."""
+        shapes = axis.per_row == _BRAILLE or (axis.per_row > 1 and not self.paint.ramp.coloured)
+        return view.quantity == "load" and shapes
 
     def _cells(
         self, levels: Levels, axis: LayerAxis, y: int, experts: ExpertAxis, marked: int | None
@@ -193,6 +205,8 @@ class RoutingMapPane(LayerPane[RoutingMap]):
             notes.append(f"{experts.fold} experts a {column}")
         if axis.per_row > 1:
             notes.append(f"{axis.per_row} layers a row")
+        if self._only_busy(view, axis):
+            notes.append("above even only")
         if len(experts.experts) < view.num_experts:
             notes.append(f"E{experts.first}–{experts.experts.stop - 1}")
         return notes
