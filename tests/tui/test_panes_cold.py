@@ -18,7 +18,7 @@ def moment(prompts=3, cursor=(0, 1, 0), phase=Phase.READY, **trace):
 
 
 def line_of(pane, name):
-    return next(line for line in rows(pane) if re.match(rf"[ ►] *{name} ", line))
+    return next(line for line in rows(pane) if re.match(rf"[ ▶] *{name} ", line))
 
 
 @pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 60)])
@@ -93,4 +93,4 @@ async def test_the_cursor_s_layer_is_always_among_those_shown():
     async with staged(pane, moment=shown, size=(80, 14)):
         for layer in (0, 17, 39):
             pane.show(replace(shown, cursor=Cursor(0, layer, 0)))
-            assert f"►{layer:>5}" in "\n".join(rows(pane))
+            assert f"▶{layer:>5}" in "\n".join(rows(pane))

@@ -126,7 +126,7 @@ async def test_linked_panes_show_the_same_layers_on_the_same_rows(size, layer):
     async with staged(*panes, moment=shown, size=size):
         labels = [[line[:3] for line in rows(pane)[2:-1]] for pane in panes]
         assert labels[0] == labels[1] == labels[2]
-        assert f"►{layer:>2}" in labels[0]
+        assert f"▶{layer:>2}" in labels[0]
 
 
 @pytest.mark.parametrize("pane_type", LINKED)

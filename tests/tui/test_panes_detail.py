@@ -54,7 +54,7 @@ async def test_the_cursor_s_expert_is_pointed_at():
     third = int(recording.prompt.expert_ids[2, 1, 2])
     pane = LayerDetailPane()
     async with staged(pane, moment=Moment(make_snapshot(recording), Cursor(2, 1, third))):
-        pointed = [line for line in rows(pane) if line.startswith("►")]
+        pointed = [line for line in rows(pane) if line.startswith("▶")]
         assert len(pointed) == 1
         assert f"E{third} " in pointed[0]
 

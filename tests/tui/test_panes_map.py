@@ -88,8 +88,8 @@ async def test_the_cursor_is_marked_without_colour():
     async with staged(pane, moment=moment(cursor=(2, 3, 5), N=6, E=16)):
         text = rows(pane)
         width = pane.experts(pane.view, pane.axis(pane.view)).width
-        assert text[5].startswith("►3")
-        assert [line[0] for line in text[2:8]].count("►") == 1
+        assert text[5].startswith("▶3")
+        assert [line[0] for line in text[2:8]].count("▶") == 1
         assert text[1].index("▼") == pane.label_width(pane.view) + 5 * width
 
 

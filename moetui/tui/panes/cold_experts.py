@@ -115,7 +115,7 @@ class ColdExpertsPane(LinePane[ColdExperts]):
         name = "all" if load.layer is None else str(load.layer)
         strong = load.layer is None or here
         spans: list[Span] = [
-            (f"{'►' if here else ' '}{name:>{_NAME - 1}}", paint.cursor if here else paint.muted)
+            (f"{'▶' if here else ' '}{name:>{_NAME - 1}}", paint.cursor if here else paint.muted)
         ]
         dead = f" †{load.dead}" if load.dead else ""
         never, chance = _count(load.never_fired)

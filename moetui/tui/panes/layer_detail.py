@@ -109,7 +109,7 @@ class LayerDetailPane(LinePane[LayerDetail]):
     def _label(self, rank: str, expert: ChosenExpert) -> Line:
         paint = self.paint
         here = expert.expert == self.moment.cursor.expert
-        name = f"{'►' if here else ' '}{rank}  E{expert.expert:<5} "
+        name = f"{'▶' if here else ' '}{rank}  E{expert.expert:<5} "
         return ((name, paint.cursor if here else paint.text),)
 
     def _pair(self, left: Line, right: Line, column: int) -> Line:

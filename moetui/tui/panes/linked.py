@@ -67,7 +67,7 @@ class LayerPane(LinePane[View]):
         """The layer's number; the cursor's row has a pointer too, so that it needs no colour."""
         cursor = self.moment.cursor.layer
         if cursor in layers:
-            return ((f"►{cursor:>{digits}}", self.paint.cursor), (" ", self.paint.text))
+            return ((f"▶{cursor:>{digits}}", self.paint.cursor), (" ", self.paint.text))
         return ((f" {layers.start:>{digits}} ", self.paint.muted),)
 
     def layer_at(self, event: events.MouseEvent) -> int | None:
