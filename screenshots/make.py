@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -45,12 +46,19 @@ async def picture(width: int, height: int, theme: str, path: Path) -> None:
         print(path)
 
 
-def main() -> None:
-    """All sizes in the dark theme, the middle one in the light theme too."""
-    for width, height in SIZES:
-        asyncio.run(picture(width, height, "dark", HERE / f"explorer-{width}x{height}.svg"))
-    asyncio.run(picture(120, 40, "light", HERE / "explorer-120x40-light.svg"))
+def main(arguments: list[str]) -> None:
+    """All sizes in the dark theme, the middle one in the light theme too.
+
+    Each in a process of its own, so that the memory shown is that of one model.
+    """
+    if arguments:
+        width, height, theme, name = arguments
+        asyncio.run(picture(int(width), int(height), theme, HERE / name))
+        return
+    pictures = [(w, h, "dark", f"explorer-{w}x{h}.svg") for w, h in SIZES]
+    for what in [*pictures, (120, 40, "light", "explorer-120x40-light.svg")]:
+        subprocess.run([sys.executable, __file__, *map(str, what)], check=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main(sys.argv[1:])

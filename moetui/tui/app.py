@@ -13,6 +13,7 @@ from moetui.trace import Engine
 from moetui.tui.keys import changed, remapped
 from moetui.tui.panes.pane import Pane
 from moetui.tui.screens.explorer import ExplorerScreen
+from moetui.tui.text import plain
 from moetui.tui.themes import THEMES
 
 PaneFactory = Callable[[], Sequence[Pane]]
@@ -79,15 +80,14 @@ class MoetuiApp(App[int]):
         yield SystemCommand("Theme", "choose any theme", self.action_change_theme)
 
     def _fatal_error(self) -> None:
-        """A defect ends the app with one line, or with the traceback under `--debug`."""
+        """A defect ends the app with two lines, or with the traceback under `--debug`."""
         if self._show_traceback:
             super()._fatal_error()
-            return
-        error = self._exception
-        self.panic(
-            Text(f"moetui: internal error: {type(error).__name__}: {error}"),
-            Text("this is a defect in moetui: run it again with --debug for the details"),
-        )
+        elif not self._exit_renderables:  # what follows the first defect only repeats it
+            error = self._exception
+            cause = f"error: {type(error).__name__}: {plain(str(error))}"
+            hint = "hint: this is a defect; run again with `moetui --debug …` and report it"
+            self.panic(Text(f"{cause}\n{hint}"))
 
 
 def _shipped_panes() -> Sequence[Pane]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from textual.pilot import Pilot
+from textual.widgets import Input
 
 from moetui.settings import Settings
 from moetui.tui.app import MoetuiApp
@@ -66,6 +67,9 @@ def test_dialogs(snap_compare: Any, key: str) -> None:
         await played(pilot, engine)
         await pilot.press(key)
         await pilot.pause(0.3)
+        for field in pilot.app.screen.query(Input):
+            field.cursor_blink = False
+        await pilot.pause(0.1)
 
     assert snap_compare(app, terminal_size=(100, 30), run_before=before)
 

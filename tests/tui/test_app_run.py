@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import pytest
 from textual import events
 from textual.widgets import Button
 
 from moetui.settings import Settings
 from moetui.trace import Phase
+from moetui.tui.app import MoetuiApp
+from moetui.tui.moment import Moment
 from moetui.tui.prompt import PromptInput
 from moetui.tui.screens.choose import ModelDialog
 from moetui.tui.screens.failure import FailureDialog
-from tests.tui.stage_app import staged
+from tests.builders import make_trace
+from tests.tui.fake_engine import FakeEngine
+from tests.tui.stage_app import Seen, StubPane, staged, stub_panes
 
 
 async def test_the_demo_model_loads_and_its_prompt_runs_by_itself() -> None:
@@ -190,3 +195,27 @@ async def test_keys_in_a_burst_are_obeyed_in_order() -> None:
             stage.app.post_message(events.Key(key, key if len(key) == 1 else None))
         await stage.until(lambda: stage.engine.calls[-1] == ("run", "hello", 32))
         assert len(stage.engine.calls) == 3
+
+
+class BrokenPane(StubPane):
+    """A defect."""
+
+    pane_id, title, help = "map", "map", "about map"
+
+    def view_of(self, moment: Moment) -> Seen | None:
+        raise RuntimeError("a [bold]defect")
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_defect_ends_in_one_line_and_shows_a_traceback_only_on_request(
+    debug: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    panes = [BrokenPane(), *stub_panes()[1:]]
+    engine = FakeEngine(make_trace(6))
+    app = MoetuiApp(lambda: engine, "demo", panes=lambda: panes, debug=debug)
+    app.run(headless=True, size=(120, 40))
+    told = capfd.readouterr().err
+    assert app.return_code == 1
+    assert ("Traceback" in told) is debug
+    assert "a [bold]defect" in told
+    assert debug or "--debug" in told
