@@ -59,6 +59,24 @@ def architecture(config: Mapping[str, Any], folder: Path) -> str:
     return str(model_type)
 
 
+def in_mlx_names(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What transformers writes under names that mlx-lm does not look at, under those that it does.
+
+    transformers 5 puts the rotary settings into `rope_parameters` and calls the number of experts
+    `num_local_experts`; without the older names mlx-lm would silently take its own defaults.
+    """
+    renamed: dict[str, Any] = {}
+    rope = config.get("rope_parameters")
+    if isinstance(rope, dict) and "rope_theta" in rope:
+        renamed["rope_theta"] = rope["rope_theta"]
+        scaling = {key: value for key, value in rope.items() if key != "rope_theta"}
+        if scaling.get("rope_type", "default") != "default":
+            renamed["rope_scaling"] = scaling
+    if "num_local_experts" in config:
+        renamed["num_experts"] = config["num_local_experts"]
+    return {name: value for name, value in renamed.items() if config.get(name) is None}
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -37,31 +37,33 @@ def load(
     # transformers would otherwise advise on standard error to install torch.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    from moetui.model.checkpoint import check
+    from moetui.model.checkpoint import check, in_mlx_names
     from moetui.model.model import Model
 
-    config = check(folder)
+    renamed = in_mlx_names(check(folder))
     progress("reading weights")
-    network, stored = _read_weights(folder, progress)
+    network, config, stored = _read_weights(folder, renamed, progress)
     progress("reading the tokenizer")
     tokenizer = _read_tokenizer(folder)
     progress("testing what can be read")
     return Model(name, folder, network, tokenizer, config, stored)
 
 
-def _read_weights(folder: Path, progress: Progress) -> tuple[Any, str]:
-    """The network, evaluated, and the type in which the checkpoint stores its weights."""
+def _read_weights(
+    folder: Path, renamed: dict[str, Any], progress: Progress
+) -> tuple[Any, dict[str, Any], str]:
+    """The network, evaluated, its configuration as mlx-lm understood it, and the type in which
+    the checkpoint stores its routers (a dense one: its first matrix)."""
     import mlx.core as mx
     from mlx.utils import tree_flatten
     from mlx_lm.utils import load_model
 
+    from moetui.model.architecture import examine
+
     try:
-        network, _ = load_model(folder, lazy=True)
-        floats = [
-            array.dtype
-            for _, array in tree_flatten(network.parameters())
-            if mx.issubdtype(array.dtype, mx.floating)
-        ]
+        network, config = load_model(folder, lazy=True, model_config=renamed)
+        routers = [site.router["weight"] for site in examine(network).sites.values()]
+        stored = [*routers, *(array for _, array in tree_flatten(network.parameters()))][0].dtype
         if mx.default_device() == mx.Device(mx.cpu):
             network.set_dtype(mx.float32)
         for number, layer in enumerate(network.layers, 1):  # in steps that a user can stop
@@ -82,7 +84,7 @@ def _read_weights(folder: Path, progress: Progress) -> tuple[Any, str]:
             f"{folder} cannot be loaded: {_sentence(error)}",
             "its weights do not fit its config.json; copy or download the checkpoint again",
         ) from error
-    return network, str(floats[0]).rpartition(".")[2] if floats else "unknown"
+    return network, config, str(stored).rpartition(".")[2]
 
 
 def _read_tokenizer(folder: Path) -> Any:

@@ -107,10 +107,8 @@ class Model:
         if not all(-len(trace) <= p < len(trace) for p in asked):
             raise UsageError(f"positions {asked} of a trace of {len(trace)} rows", "count from 0")
         rows = np.array([p % len(trace) for p in asked], np.int32)
-        records: list[PassRecord] = []
-        with self.capture.on(Want(), records.append):
-            self.network(mx.array(trace.token_ids)[None], cache=make_prompt_cache(self.network))
-        return self._read_lens(records[0], rows, n)
+        record = self._prefill_pass(trace.token_ids, make_prompt_cache(self.network), Want())
+        return self._read_lens(record, rows, n)
 
     def generate(
         self,
@@ -163,26 +161,26 @@ class Model:
         from moetui.trace import join
 
         step = len(ids) if streams or want.attention else PREFILL
-        parts = [
-            self._prefill_pass(ids[start : start + step], cache, want, lens, streams, len(ids))
-            for start in range(0, len(ids), step)
-        ]
+        read_all = len(ids) * len(self.architecture.layers) <= LENS_LIMIT
+        parts = []
+        for start in range(0, len(ids), step):
+            chunk = ids[start : start + step]
+            record = self._prefill_pass(chunk, cache, want)
+            readings = self.readings(record, want, streams=streams)
+            mx.eval(*readings.arrays(), [c.state for c in cache])
+            rows = np.arange(len(chunk), dtype=np.int32)
+            if not read_all:
+                rows = rows[-1:] if start + step >= len(ids) else rows[:0]
+            read = len(rows) and lens > 0 and self.info.lens_error is None
+            lensed = self._read_lens(record, rows, lens) if read else None
+            parts.append(self.make_trace(chunk, readings, lensed, prompt_tokens=len(chunk)))
         return parts[0] if len(parts) == 1 else join(parts)
 
-    def _prefill_pass(
-        self, ids: Ids, cache: Any, want: Want, lens: int, streams: bool, total: int
-    ) -> Trace:
+    def _prefill_pass(self, ids: Ids, cache: Any, want: Want) -> PassRecord:
         records: list[PassRecord] = []
         with self.capture.on(want, records.append):
             self.network(mx.array(ids)[None], cache=cache)
-        record = records[0]
-        readings = self.readings(record, want, streams=streams)
-        mx.eval(*readings.arrays(), [c.state for c in cache])
-        positions = np.arange(len(ids), dtype=np.int32)
-        if total * len(self.architecture.layers) > LENS_LIMIT:
-            positions = positions[-1:]
-        lensed = self._read_lens(record, positions, lens) if self._lens_wanted(lens) else None
-        return self.make_trace(ids, readings, lensed, prompt_tokens=len(ids))
+        return records[0]
 
     def readings(self, record: PassRecord, want: Want, *, streams: bool = False) -> LazyReadings:
         """What is wanted of one pass, in the graph."""
@@ -195,12 +193,9 @@ class Model:
             streams=streams,
         )
 
-    def _lens_wanted(self, n: int) -> bool:
-        return n > 0 and self.info.lens_error is None
-
     def lazy_lens(self, record: PassRecord, n: int) -> LazyLens | None:
         """The lens at a pass's last row, in the graph; None when not wanted or not possible."""
-        if not self._lens_wanted(n):
+        if n <= 0 or self.info.lens_error is not None:
             return None
         return self.lens_reader.read(leaving(record.layers, slice(-1, None)), n)
 
@@ -290,6 +285,18 @@ def _gpu() -> str:
 
 
 def _parameters(network: nn.Module) -> int:
-    from mlx_lm.utils import get_total_parameters
+    """How many numbers the network learnt; packed weights count as what they stand for."""
+    total = 0
+    for _, module in network.named_modules():
+        packed = "scales" in module
+        for name, array in module.items():
+            if not isinstance(array, mx.array) or name.startswith("_"):
+                continue
+            if packed and name == "weight":
+                total += array.size * 32 // module.bits
+            elif not (packed and name in _QUANTIZATION):
+                total += array.size
+    return total
 
-    return int(get_total_parameters(network))
+
+_QUANTIZATION = ("scales", "biases", "global_scale")

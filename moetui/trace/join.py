@@ -13,8 +13,9 @@ from moetui.trace.types import Floats, LensReadout, Trace
 def join(traces: Sequence[Trace]) -> Trace:
     """The rows of `traces` in order, as one trace of the same model.
 
-    A field that is missing from one is missing from the whole; streams and attention, whose
-    shapes depend on where a row stands, are left out.
+    A field that is missing from one is missing from the whole, but for the lens, which names the
+    positions that were read. Streams and attention, whose shapes depend on where a row stands,
+    are left out.
     """
     first, last = traces[0], traces[-1]
     return replace(
@@ -43,18 +44,17 @@ def _joined(arrays: Sequence[Floats | None]) -> Floats | None:
 
 
 def _joined_lens(traces: Sequence[Trace]) -> LensReadout | None:
-    starts = np.cumsum([0, *(len(t) for t in traces)])
-    lenses = [t.lens for t in traces if t.lens is not None]
-    if len(lenses) != len(traces):
+    starts = np.cumsum([0, *(len(t) for t in traces)]).tolist()
+    read = [(t.lens, start) for t, start in zip(traces, starts, strict=False) if t.lens]
+    if not read:
         return None
+    lenses = [lens for lens, _ in read]
     text: dict[int, str] = {}
     for lens in lenses:
         text.update(lens.text)
     return replace(
         lenses[0],
-        positions=np.concatenate(
-            [lens.positions + start for lens, start in zip(lenses, starts, strict=False)]
-        ).astype(np.int32),
+        positions=np.concatenate([lens.positions + start for lens, start in read], dtype=np.int32),
         token_ids=np.concatenate([lens.token_ids for lens in lenses]),
         logprobs=np.concatenate([lens.logprobs for lens in lenses]),
         answer_ids=np.concatenate([lens.answer_ids for lens in lenses]),

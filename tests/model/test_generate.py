@@ -143,6 +143,9 @@ def test_a_prompt_longer_than_one_prefill_pass_is_traced_whole(
     )
     assert parts.lens is not None
     assert parts.lens.positions.tolist() == list(range(50))
+    monkeypatch.setattr(model_module, "LENS_LIMIT", 20)
+    last = demo.trace(ids).lens
+    assert last is not None and last.positions.tolist() == [49]
     kept = demo.trace(ids, streams=True, attention=True)
     assert kept.streams is not None and kept.streams.leaving.shape[0] == 50
     assert kept.attention is not None and kept.attention.shape[-2:] == (50, 50)

@@ -8,6 +8,7 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import moetui
@@ -15,6 +16,7 @@ from moetui.demo import checkpoint
 from moetui.errors import EXIT_USAGE, ModelError
 from moetui.model.digest import digest
 from moetui.model.locate import locate
+from tests.reference.values import DATA
 
 
 @pytest.fixture
@@ -142,6 +144,37 @@ def test_on_a_cpu_the_weights_become_float32() -> None:
         pytest.skip("this machine computes on its GPU, where weights keep their type")
     assert info.dtype == "float32"
     assert info.router_bits == 16  # as the checkpoint stores it
+
+
+@pytest.mark.parametrize("family", ["olmoe", "mixtral", "qwen3_moe", "gpt_oss", "llama"])
+def test_settings_under_the_names_of_transformers_5_are_not_replaced_by_defaults(
+    tmp_path: Path, family: str
+) -> None:
+    folder = tmp_path / family
+    shutil.copytree(DATA / family, folder)
+    config = json.loads((folder / "config.json").read_text())
+    assert config["rope_parameters"]["rope_theta"] == config["rope_theta"]
+    for name in ("rope_theta", "rope_scaling", "num_experts"):
+        if name != "num_experts" or "num_local_experts" in config:
+            config.pop(name, None)
+    (folder / "config.json").write_text(json.dumps(config))
+    ids = [3, 1, 4, 1, 5, 9, 2, 6]
+    logits = moetui.load(DATA / family).trace(ids).logits
+    assert np.array_equal(moetui.load(folder).trace(ids).logits, logits)
+
+
+def test_published_mxfp4_weights_are_named_and_counted_as_what_they_stand_for() -> None:
+    info = moetui.load(DATA / "gpt_oss").info
+    assert info.quantization == "4-bit mxfp4"
+    assert info.router_bits == 32  # the router itself is not packed
+    config = json.loads((DATA / "gpt_oss" / "config.json").read_text())
+    H, L, V = config["hidden_size"], config["num_hidden_layers"], config["vocab_size"]
+    E, F, D = config["num_local_experts"], config["intermediate_size"], config["head_dim"]
+    q, kv = config["num_attention_heads"] * D, config["num_key_value_heads"] * D
+    attention = H * q + q + 2 * (H * kv + kv) + q * H + H + config["num_attention_heads"]
+    experts = E * (2 * (H * F + F) + F * H + H)
+    expected = L * (attention + experts + E * H + E + 2 * H) + H + 2 * V * H
+    assert info.parameters == expected
 
 
 def test_the_digest_follows_the_weights(copy: Path) -> None:

@@ -45,7 +45,8 @@ def test_a_cut_keeps_its_rows_and_counts_positions_from_its_own_start(trace: Tra
 def test_what_one_part_lacks_the_whole_lacks(trace: Trace) -> None:
     bare = make_trace(T=1, with_lens=False, with_parts=False)
     whole = join([trace, bare])
-    assert whole.lens is None and whole.router_parts is None
+    assert whole.router_parts is None
+    assert whole.lens is not None and whole.lens.positions.tolist() == list(range(8))
 
 
 def test_a_recording_gives_the_rows_that_were_there(trace: Trace) -> None:
