@@ -18,7 +18,7 @@ _PHASE_STYLES = {
     Phase.RUNNING: "bold $accent",
 }
 _DOT = Content.styled(" · ", "$secondary")
-_BRAND = Content.styled(" moetui ", "bold $background on $primary")
+_BRAND = Content.styled(" moetui ", "bold reverse $primary on $background")
 
 
 class StatusLine(Widget):

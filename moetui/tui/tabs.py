@@ -60,9 +60,10 @@ class TabLine(Widget):
         ]
 
     def _tab(self, number: int, title: str) -> Content:
+        # Reversed, not coloured: the active pane is seen without colours too.
         label = f" {number} {title} " if title else f" {number} "
         if number == self._active:
-            return Content.styled(label, "bold $background on $accent")
+            return Content.styled(label, "bold reverse $accent on $background")
         return Content.styled(label, "$foreground" if number in self._shown else "$secondary")
 
     def on_click(self, event: events.Click) -> None:
