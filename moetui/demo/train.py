@@ -1,7 +1,7 @@
 """Trains the demo checkpoints: ``python -m moetui.demo.train --out DIR``.
 
 Needs the extra ``train`` (torch, safetensors, tokenizers and the packages whose docstrings are part
-of the training text).  Both checkpoints together take under an hour on two CPU cores with bfloat16
+of the training text).  Both checkpoints together take about an hour on two CPU cores with bfloat16
 matrix units.  The networks compute what Transformers' ``OlmoeForCausalLM`` and ``LlamaForCausalLM``
 compute, written as one flat function over a dictionary of tensors so that ``torch.compile`` can
 fuse it; all experts of a layer are one matrix product, which at this size is faster than choosing.
