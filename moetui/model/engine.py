@@ -11,6 +11,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from moetui.model.model import Model
 
 _LOG_LINES = 200
-# Weight of the newest token in the displayed speed.
-_SMOOTHING = 0.1
+# The displayed speed is that of the last so many tokens.
+_SPEED_OVER = 16
 
 
 class _StoppedError(Exception):
@@ -152,13 +153,11 @@ class EngineThread:
             detail="",
             tokens_per_second=None,
         )
-        speed, before = None, time.perf_counter()
+        times = deque([time.perf_counter()], maxlen=_SPEED_OVER + 1)
         for step in generation:
             recording.append(step)
-            now = time.perf_counter()
-            rate = 1 / max(now - before, 1e-9)
-            speed = rate if speed is None else speed + _SMOOTHING * (rate - speed)
-            before = now
+            times.append(time.perf_counter())
+            speed = (len(times) - 1) / max(times[-1] - times[0], 1e-9)
             self._publish(rows=recording.rows, tokens_per_second=speed)
         self._publish(phase=Phase.READY, ending=generation.ending, memory_bytes=self._memory())
         self._note(f"{recording.rows} tokens traced, {generation.ending}")

@@ -30,8 +30,9 @@ _SLOTS: dict[tuple[int, int], tuple[Slots, tuple[int, ...]]] = {
     (1, 2): ((_MAP, _WHY + _LENS + _DETAIL + _COLD), (12, 12)),
     (2, 1): ((_MAP, _WHY + _LENS + _DETAIL + _COLD), (6, 6)),
     (2, 2): ((_MAP, _WHY, _LENS, _DETAIL + _COLD), (6, 6, 6, 6)),
-    (3, 1): ((_MAP, _WHY, _LENS + _DETAIL + _COLD), (4, 4, 4)),
-    (3, 2): ((_MAP, _WHY, _LENS, _DETAIL, _COLD), (4, 4, 4, 6, 6)),
+    (3, 1): ((_MAP, _WHY, _LENS + _DETAIL + _COLD), (5, 4, 3)),
+    # 5 of 12 columns of a 200-column terminal show 64 experts one by one.
+    (3, 2): ((_MAP, _WHY, _LENS, _DETAIL, _COLD), (5, 4, 3, 6, 6)),
 }
 
 

@@ -28,7 +28,6 @@ class PromptInput(Input):
             id="prompt",
             placeholder="type a prompt, Enter runs it",
             compact=True,
-            select_on_focus=False,
         )
         self._history: list[str] = []
         self._at = 0

@@ -77,14 +77,21 @@ async def test_a_prompt_entered_while_loading_runs_when_ready() -> None:
 async def test_a_prompt_entered_while_running_takes_its_place() -> None:
     async with staged() as stage:
         await stage.prompted()
-        await stage.press("slash", "x", "enter")
+        await stage.press("slash", "end", "x", "enter")
         assert stage.engine.calls[-2:] == [("cancel",), ("run", "127 + 45 =x", 32)]
+
+
+async def test_typing_takes_the_place_of_the_prompt_that_was_there() -> None:
+    async with staged() as stage:
+        await stage.prompted()
+        await stage.press("slash", "h", "i", "enter")
+        assert stage.engine.calls[-1] == ("run", "hi", 32)
 
 
 async def test_the_history_walks_back_and_keeps_the_draft() -> None:
     async with staged() as stage:
         await stage.prompted()
-        await stage.press("slash", "x", "enter", "slash", "y")
+        await stage.press("slash", "end", "x", "enter", "slash", "end", "y")
         field = stage.screen.query_one(PromptInput)
         seen = []
         for key in ("up", "up", "up", "down", "down"):
