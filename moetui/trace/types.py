@@ -118,8 +118,8 @@ class Trace:
     layers: int32 [L], the decoder layers that route; L = 0 for a dense model.
     router_logits: float32 [T, L, E], raw, before softmax or sigmoid, router bias included.
     selection_scores: float32 [T, L, E], what top-k ranked; None where the model hides it.
-    expert_ids: int16 [T, L, k], the experts that ran, sorted by selection score descending, then
-        id ascending; -1 pads layers with fewer.
+    expert_ids: int16 [T, L, k], the experts that ran, sorted by selection score descending (by
+        mixing weight where the scores are hidden), then id ascending; -1 pads layers with fewer.
     expert_weights: float32 [T, L, k], the factors really multiplied with the expert outputs.
     logits: float32 [V], next-token logits of the last row.
     router_parts: float32 [T, L, G, E], the router logits split exactly by source

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from moetui.cli import run
+from moetui.settings import load_settings
 from moetui.tui.keys import keys_table
 
 ROOT = Path(__file__).parents[2]
@@ -39,3 +40,24 @@ def test_every_file_that_is_linked_is_there() -> None:
     links = re.findall(r"\]\(((?!https?:)[^)]+)\)", README)
     assert len(links) >= 5
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def block(language: str) -> str:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)[0]
+
+
+def test_the_settings_that_are_shown_are_accepted(tmp_path: Path) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_text(block("toml"))
+    settings = load_settings(path)
+    assert settings.theme == "light" and settings.max_tokens == 64
+    assert dict(settings.keys) == {"quit": "ctrl+x"}
+
+
+def test_the_python_that_is_shown_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block("python"), "README.md", "exec"), {})
+    assert (tmp_path / "run.moetrace").is_file()
+    assert len(capsys.readouterr().out.splitlines()) == 20
