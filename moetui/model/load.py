@@ -56,10 +56,11 @@ def _read_weights(
     the checkpoint stores its routers (a dense one: its first matrix)."""
     import mlx.core as mx
     from mlx.utils import tree_flatten
-    from mlx_lm.utils import load_model
+    from mlx_lm.utils import load_model, maybe_set_recommended_wired_limit
 
     from moetui.model.architecture import examine
 
+    maybe_set_recommended_wired_limit()  # keeps large models in memory on Apple silicon
     try:
         network, config = load_model(folder, lazy=True, model_config=renamed)
         routers = [site.router["weight"] for site in examine(network).sites.values()]
