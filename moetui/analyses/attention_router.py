@@ -28,6 +28,8 @@ SEED_DEFINITION = (
     "token: ratio = ‖Wd‖ / (‖We‖ + ‖Wd‖)"
 )
 STILL_MISSING = (
+    "no null model yet: shares say where the logits come from, not that training made it so; a "
+    "model with random weights can show a large share of attention too",
     "no causal check yet: shares say what the logits consist of, not what would happen without a "
     "part",
     "no token-identity variance (η²) yet: attention can carry the token's own identity",

@@ -34,6 +34,8 @@ SHARE_OF_LOAD = 0.9
 # What a threshold of 1 % needs; below it a verdict is given with a warning.
 ENOUGH_TOKENS, ENOUGH_PROMPTS = 3000, 30
 SEED = 0
+# Routers drawn for the chance level of "experts that carry 90 %": an error of about 0.05.
+CARRIER_DRAWS = 300
 
 
 class Threshold(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,8 +81,8 @@ class ColdExperts(msgspec.Struct, frozen=True, kw_only=True):
     prompts: documents, the independent units; top_k: k.
     hits: [L][E] tokens that used the expert, of prefill_tokens + decode_tokens (columns beyond a
     layer's experts are 0). low, high: [L][E], 95 % limits of the share by bootstrap over prompts
-    (3/n_effective above no hit), and n_effective: [L][E], how many independent tokens the
-    tokens are worth; None below 20 prompts, NaN where undefined.
+    (3/n_effective above no hit and below all hits), and n_effective: [L][E], how many independent
+    tokens the tokens are worth; None below 20 prompts, NaN where undefined.
     caveat: why there are no verdicts, or how far to trust them.
     """
 
@@ -163,7 +165,7 @@ def _layer(
         experts=E,
         never_fired=_beside(int((hits == 0).sum()), chance.never_fired, T),
         below=[_beside(int(_under(hits, s, T).sum()), chance.below(s), T) for s in shares],
-        for_90=_beside(_carriers(hits), chance.for_90, T),
+        for_90=_beside(int(_carriers(hits)), chance.for_90, T),
         entropy=_entropy(hits, T, k),
         entropy_prefill=_entropy(total.prefill[row, :E], total.prefill_tokens, k),
         entropy_decode=_entropy(total.decode[row, :E], total.decode_tokens, k),
@@ -183,10 +185,11 @@ def _under(counts: NDArray[np.int64], share: float, tokens: int) -> NDArray[np.b
     return counts < share * tokens - 1e-9
 
 
-def _carriers(hits: Counts) -> int:
-    """The fewest experts that carry 90 % of the load."""
-    carried = np.cumsum(np.sort(hits)[::-1])
-    return int(np.searchsorted(carried, SHARE_OF_LOAD * hits.sum() - 1e-9)) + 1
+def _carriers(hits: Counts) -> NDArray[np.int64]:
+    """The fewest of E experts that carry 90 % of the load, from hits [..., E]."""
+    carried = np.cumsum(np.sort(hits, axis=-1)[..., ::-1], axis=-1)
+    goal = SHARE_OF_LOAD * carried[..., -1:] - 1e-9
+    return np.asarray((carried < goal).sum(axis=-1) + 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,7 +197,7 @@ class _Chance:
     """What an even router shows on `tokens` independent tokens.
 
     Each of its E experts is used by each token with probability k/E, so an expert's count is
-    binomial; all that is asked here is a sum over experts, for which the marginals are enough.
+    binomial. All but `for_90` is a sum over experts, for which the marginals are enough.
     """
 
     tokens: int
@@ -226,18 +229,13 @@ def _chance(tokens: int, k: int, experts: int) -> _Chance:
     p = np.arange(1, tokens + 1) / (k * tokens)
     entropy = -experts * float((pmf[1:] * p * np.log(p)).sum())
     scale = float(np.log(experts)) or 1.0
-    return _Chance(tokens, experts, pmf, _carriers_by_chance(pmf, experts), entropy / scale)
+    return _Chance(tokens, experts, pmf, _carriers_by_chance(tokens, k, experts), entropy / scale)
 
 
-def _carriers_by_chance(pmf: Array, experts: int) -> float:
-    """`_carriers` for expert counts that follow `pmf`: the busiest first, up to 90 %."""
-    size = experts * pmf[::-1]
-    load = size * np.arange(len(pmf))[::-1]
-    carried = np.cumsum(load)
-    goal = SHARE_OF_LOAD * carried[-1]
-    last = int(np.searchsorted(carried, goal))
-    missing = goal - (carried[last] - load[last])
-    return float(size[:last].sum() + size[last] * missing / load[last])
+def _carriers_by_chance(tokens: int, k: int, experts: int) -> float:
+    """Mean of `_carriers`, a whole number of experts: drawn, since no sum over experts gives it."""
+    drawn = np.random.default_rng(SEED).binomial(tokens, k / experts, (CARRIER_DRAWS, experts))
+    return float(np.mean(_carriers(drawn)))
 
 
 def _entropy(hits: Counts, tokens: int, k: int) -> Statistic:
@@ -248,7 +246,8 @@ def _entropy(hits: Counts, tokens: int, k: int) -> Statistic:
 
 
 def _limits(runs: Sequence[RunLoad], seed: int) -> _Limits:
-    """Bootstrap over prompts, all experts at once; the rule of three where there is no hit."""
+    """Bootstrap over prompts, all experts at once; the rule of three where there is no hit, and
+    its mirror image where every token is one: there no resample shows any variation."""
     hits = np.stack([run.counts for run in runs]).astype(float)
     tokens = np.array([run.tokens for run in runs], float)
     D, L, E = hits.shape
@@ -264,6 +263,9 @@ def _limits(runs: Sequence[RunLoad], seed: int) -> _Limits:
     silent = hits.sum(axis=0) == 0
     low[silent] = 0.0
     high[silent] = np.minimum(1.0, RULE_OF_THREE / effective[silent])
+    always = hits.sum(axis=0) == tokens.sum()
+    low[always] = np.maximum(0.0, 1.0 - RULE_OF_THREE / effective[always])
+    high[always] = 1.0
     return _Limits(low, high, effective)
 
 

@@ -31,7 +31,10 @@ from moetui.trace import Trace
 Numbers = NDArray[np.float64]
 
 PERMUTATIONS = 999
-CHANCE = "chance = experts relabelled at random in every context"
+CHANCE = (
+    "chance = experts relabelled at random in every context, the weakest null: any router that "
+    "reads the token beats it, trained or not"
+)
 
 
 class DroppedContext(msgspec.Struct, frozen=True, kw_only=True):

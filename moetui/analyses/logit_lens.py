@@ -27,7 +27,9 @@ class LensView(msgspec.Struct, frozen=True, kw_only=True):
         answer_probability [N] follow it through the layers.
     settled: the first layer from which the answer is on top to the end. The last layer is there
         by definition, so `settled` there says that no earlier layer knew.
-    vocabulary: V; a model that knows nothing gives every token 1/V and the answer rank about V/2.
+    vocabulary: V; a token picked at random has a probability of about 1/V and a rank of about V/2.
+        That is no model with random weights: neighbouring layers share most of the stream, so
+        there too the answer climbs, and may be on top some layers before the last.
     """
 
     layers: list[int]

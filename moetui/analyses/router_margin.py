@@ -55,7 +55,8 @@ def layer_margin(trace: Trace, index: int) -> LayerMargin:
     s = z if scores is None else scores[:, index].astype(float)
     nothing = LayerMargin(np.full((len(z), parts.shape[1] + 1), np.nan), UNDEFINED)
     # Experts masked out by their group are −inf or exactly 0 in the families that mask.
-    eligible = np.isfinite(s) & np.isfinite(z) & ((s != 0) | (scores is None))
+    # A logit of exactly 0 may rank as 0 without any mask.
+    eligible = np.isfinite(s) & np.isfinite(z) & ((s != 0) | (z == 0))
     boundary = _boundary(trace.expert_ids[:, index], s, eligible)
     if boundary is None:
         return nothing

@@ -83,11 +83,15 @@ def corrected_outcome(shares: Sequence[Statistic]) -> str:
 
 def _seed_verdict(cells: Sequence[CellResult]) -> tuple[Verdict, float | None]:
     found = [
-        (cell.model, cell.result.seed.mean_ratio, len(cell.result.seed.layers[0].prompts))
+        (
+            cell.model,
+            cell.result.seed.mean_ratio,
+            min(layer.n_prompts for layer in cell.result.seed.layers),
+        )
         for cell in cells
         if isinstance(cell.result, PromptDecomposition)
     ]
-    ratios = [ratio for _, ratio, _ in found if ratio is not None]
+    ratios = {model: ratio for model, ratio, _ in found if ratio is not None}
     evidence = tuple(
         Evidence(
             model=model,
@@ -98,10 +102,16 @@ def _seed_verdict(cells: Sequence[CellResult]) -> tuple[Verdict, float | None]:
         )
         for model, ratio, prompts in found
     )
-    lowest = min(ratios) if ratios else None
+    lowest = min(ratios.values()) if ratios else None
     outcome = INCONCLUSIVE if lowest is None else seed_outcome(lowest)
     reason = _reasons(cells) or "no ratio was measured"
-    return _verdict("seed rule", outcome, SEED_RULE, evidence, reason), lowest
+    verdict = _verdict("seed rule", outcome, SEED_RULE, evidence, reason)
+    absent = [m for m in dict.fromkeys(cell.model for cell in cells) if m not in ratios]
+    if ratios and absent:
+        # "In every model" must not count a model that failed or has no router.
+        told = f"{verdict.statement}; not measured: {', '.join(absent)}"
+        verdict = msgspec.structs.replace(verdict, statement=told)
+    return verdict, lowest
 
 
 def _corrected_verdict(shares: Sequence[_ModelShare]) -> Verdict:

@@ -345,3 +345,10 @@ def test_one_token_has_no_variance_across_tokens():
     found = decompose([trace_of(np.random.default_rng(0).normal(size=(1, 1, 3, 6)))])
     assert values(found, "across_tokens")["attention"] is None
     assert values(found, "per_token")["attention"] is not None
+
+
+def test_logits_that_are_all_zero_are_no_mask():
+    trace = trace_of(np.zeros((2, 1, 3, 4)), scores=np.zeros((2, 1, 4)))
+    margin = layer_margin(trace, 0)
+    assert margin.link == "monotone"
+    assert (margin.parts == 0).all()

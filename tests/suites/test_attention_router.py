@@ -135,6 +135,33 @@ def test_missing_data_is_inconclusive_everywhere_and_never_a_number():
     assert b"NaN" not in msgspec.json.encode(result)
 
 
+@pytest.mark.parametrize("other", [FakeModel("b", moe_layers=()), Holed("b"), RuntimeError("boom")])
+def test_a_model_without_a_ratio_is_named_beside_the_seeds_verdict(other):
+    result = run_suite(
+        "attention_router",
+        models=["a", "b"],
+        parameters={"corpus_documents": 0},
+        open_model=opener(a=FakeModel("a", attention=30.0), b=other),
+    )
+    assert result.verdict.seed.outcome == "H1"
+    assert result.verdict.seed.statement.endswith("in every model; not measured: b")
+
+
+class HoledPrompts(FakeModel):
+    """Without seed data for texts that hold a digit: 4 of the 9 prompts."""
+
+    def trace(self, text_or_ids, *, lens=5, residuals=True):
+        trace = super().trace(text_or_ids, lens=lens, residuals=residuals)
+        if trace.seed_parts is not None and any(c.isdigit() for t in trace.tokens for c in t):
+            trace.seed_parts[...] = np.nan
+        return trace
+
+
+def test_the_seeds_ratio_counts_only_prompts_that_have_one():
+    result = run(HoledPrompts(), corpus_documents=0)
+    assert result.verdict.seed.evidence[0].statistic.n_documents == 9 - 4
+
+
 class PartlyHoled(FakeModel):
     def trace(self, text_or_ids, *, lens=5, residuals=True):
         trace = super().trace(text_or_ids, lens=lens, residuals=residuals)
