@@ -13,9 +13,6 @@ from moetui.trace import NO_EXPERT, Trace
 
 Array = NDArray[np.float64]
 
-# How many of the experts that did not run are told.
-PASSED_OVER = 8
-
 
 class ChosenExpert(msgspec.Struct, frozen=True, kw_only=True):
     """One expert: its router logit, the score that top-k ranked (None where the model hides it)
@@ -30,8 +27,8 @@ class ChosenExpert(msgspec.Struct, frozen=True, kw_only=True):
 class LayerDetail(msgspec.Struct, frozen=True, kw_only=True):
     """The decision of one layer's router at one token.
 
-    chosen: the experts that ran, best first. passed_over: the best eligible ones that did not, at
-        most PASSED_OVER, best first; empty where all ran (k = E) or the rest was not eligible.
+    chosen: the experts that ran, best first. passed_over: the eligible ones that did not, best
+        first; empty where all ran (k = E) or the rest was not eligible.
     margin: z of the last chosen minus z of the first passed over; score_margin: the same of the
         selection score. Both None where none was passed over. Near 0 the choice hangs on rounding.
     margin_chance: the margin expected of E independent normal logits with this layer's standard
@@ -101,14 +98,14 @@ def _expert(expert: int, z: Array, score: Array | None, weight: float | None) ->
 
 
 def _passed_over(ids: NDArray[np.int64], z: Array, score: Array | None) -> list[int]:
-    """The best experts that did not run, by selection score; masked groups are not eligible."""
+    """The experts that did not run, by selection score; masked groups are not eligible."""
     ranked = np.where(np.isnan(z), -np.inf, z if score is None else score)
     if score is not None:
         # Masked out is −inf in some families and exactly 0 in others; a logit of 0 may rank as 0.
         ranked[(score == 0) & (z != 0)] = -np.inf
     ranked[ids] = -np.inf
     ranked[np.isnan(ranked)] = -np.inf
-    order = np.argsort(-ranked, kind="stable")[:PASSED_OVER]
+    order = np.argsort(-ranked, kind="stable")
     return [int(e) for e in order if np.isfinite(ranked[e])]
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 # The numbers on the screen: the three linked panes (row = layer) first, from left to right.
 ORDER = ("map", "why", "lens", "detail", "cold", "tokens")
 TOKENS = "tokens"
+# The pane with something to say of a model without routers.
+DENSE = "lens"
 COLUMNS = 12
 
 _MIN_WIDTH, _MIN_HEIGHT = 60, 16
@@ -72,16 +74,20 @@ def plan(
     recent: Sequence[str] = (),
     maximised: str | None = None,
     layers: int = 0,
+    dense: bool = False,
 ) -> Plan:
     """Place the panes in `width` x `height` cells.
 
     recent: panes by how lately the user asked for them, the latest first: a slot shows the one
-    of its candidates that was asked for last. layers: decoder layers of the model.
+    of its candidates that was asked for last. layers: decoder layers of the model. dense: it has
+    no routers, so that one pane has all the room: four others would only say so side by side.
     """
     roomy = height >= _ROOMY
     tokens_height = _tokens_height(height)
     if maximised == TOKENS:
         return Plan((), (), (), roomy, roomy, None)
+    if maximised is None and dense:
+        maximised = _chosen(_LENS + _MAP + _WHY + _DETAIL + _COLD, recent)
     if maximised is not None:
         return Plan((maximised,), (COLUMNS,), (None,), roomy, roomy, tokens_height)
     columns = 1 if width < _TWO_COLUMNS else 2 if width < _THREE_COLUMNS else 3

@@ -1,4 +1,8 @@
-"""The prompt: one line of input that remembers what was run."""
+"""The prompt: one line of input that remembers what was run.
+
+Line breaks and other control characters stand in it as signs (↵ ␛ …): they reach the model as they
+were pasted, and never the terminal, which would obey them.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,20 @@ from textual.containers import Horizontal
 from textual.widgets import Input, Label
 
 DEFAULT_PROMPT = "127 + 45 ="
+_SIGNS = {code: chr(0x2400 + code) for code in range(0x20)} | {0x09: "⇥", 0x0A: "↵", 0x7F: "␡"}
+_MEANT = {ord(sign): chr(code) for code, sign in _SIGNS.items()}
+# The second block of control characters has no signs, and some terminals obey it too.
+_SIGNS |= dict.fromkeys(range(0x80, 0xA0), "\N{REPLACEMENT CHARACTER}")
+
+
+def in_one_line(prompt: str) -> str:
+    """`prompt` with a visible sign for every control character."""
+    return prompt.translate(_SIGNS)
+
+
+def as_meant(line: str) -> str:
+    """The prompt that `in_one_line` made `line` of."""
+    return line.translate(_MEANT)
 
 
 class PromptInput(Input):
@@ -46,10 +64,24 @@ class PromptInput(Input):
             return
         await super()._on_key(event)
 
+    def _on_paste(self, event: events.Paste) -> None:
+        """Take all lines of what is pasted: Textual's input would keep the first in silence."""
+        event.prevent_default()
+        event.stop()
+        lines = event.text.replace("\r\n", "\n").replace("\r", "\n")
+        # What is copied by the line ends in a line break that nobody meant.
+        self.replace(in_one_line(lines.removesuffix("\n")), *self.selection)
+
+    @property
+    def prompt(self) -> str:
+        """What the model is to read."""
+        return as_meant(self.value)
+
     def remember(self, prompt: str) -> None:
         """Add `prompt` to the history, once when it is repeated."""
-        if not self._history or self._history[-1] != prompt:
-            self._history.append(prompt)
+        line = in_one_line(prompt)
+        if not self._history or self._history[-1] != line:
+            self._history.append(line)
         self._at = len(self._history)
 
     def action_recall(self, by: int) -> None:

@@ -78,7 +78,8 @@ def engine_part(snapshot: Snapshot, paused: bool) -> Content:
         parts.append(Content.styled("stopped", "$warning"))
     if paused:
         parts.append(Content.styled("VIEW PAUSED", "bold $warning"))
-    if snapshot.tokens_per_second is not None:
+    # Without a token of this model, the speed would be that of the model before.
+    if snapshot.tokens_per_second is not None and snapshot.rows:
         parts.append(Content(f"{snapshot.tokens_per_second:.1f} tok/s"))
     if snapshot.memory_bytes is not None:
         parts.append(Content(size_text(snapshot.memory_bytes)))

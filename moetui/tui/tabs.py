@@ -31,21 +31,24 @@ class TabLine(Widget):
         self._titles = tuple(titles)
         self._active = 1
         self._shown: frozenset[int] = frozenset()
-        self._where = ""
+        self._moment = Moment()
         self._ends: list[tuple[int, int]] = []
 
     def show(self, active: int, shown: frozenset[int], moment: Moment) -> None:
         """Mark the active pane and those on the screen, and say where the cursor is."""
-        self._active, self._shown, self._where = active, shown, where(moment)
+        self._active, self._shown, self._moment = active, shown, moment
         self.refresh()
 
     def render(self) -> Content:
         """The line; where each number ends is kept for the mouse."""
-        right = Content.styled(f"{self._where} ", "$secondary")
+        told = [Content.styled(f"{text} ", "$secondary") for text in where(self._moment)]
+        right = told[0]
         room = self.size.width - right.cell_length - 1
         tabs = self._tabs(everywhere=True)
-        if sum(tab.cell_length for _, tab in tabs) > room:
+        if _width(tabs) > room:
             tabs = self._tabs(everywhere=False)
+            room = self.size.width - _width(tabs) - 1
+            right = next((text for text in told if text.cell_length <= room), Content(""))
         line, self._ends = Content(""), []
         for number, tab in tabs:
             line += tab
@@ -74,19 +77,27 @@ class TabLine(Widget):
                 return
 
 
-def where(moment: Moment) -> str:
-    """The cursor in words: token and its text, layer, expert; Σ when runs are summed."""
+def _width(tabs: Sequence[tuple[int, Content]]) -> int:
+    return sum(tab.cell_length for _, tab in tabs)
+
+
+def where(moment: Moment) -> list[str]:
+    """The cursor in words: token and its text, layer, expert; Σ when runs are summed.
+
+    Several wordings, the longest first: Σ changes what the numbers mean and is said in each.
+    """
     located = moment.located
     if located is None:
-        return ""
+        return [""]
     trace, row = located
     cursor, rows = moment.cursor, moment.snapshot.rows
-    parts = [
-        f"token {cursor.token} of {rows} {plain(trace.tokens[row])}",
-        f"layer {cursor.layer}",
-    ]
+    token = plain(trace.tokens[row])
+    long = [f"token {cursor.token} of {rows} {token}", f"layer {cursor.layer}"]
+    short = [f"token {cursor.token} {token}", f"L{cursor.layer}"]
     if trace.model.is_moe:
-        parts.append(f"expert {cursor.expert}")
+        long.append(f"expert {cursor.expert}")
+        short.append(f"E{cursor.expert}")
+    summed: list[str] = []
     if moment.mode is Mode.SESSION:
-        parts.append(f"Σ {len(moment.runs)} runs" if len(moment.runs) != 1 else "Σ 1 run")
-    return " · ".join(parts)
+        summed = [f"Σ {len(moment.runs)} runs" if len(moment.runs) != 1 else "Σ 1 run"]
+    return [" · ".join([*parts, *summed]) for parts in (long, short, short[1:], [])]

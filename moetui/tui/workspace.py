@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from textual.containers import Container
 
-from moetui.tui.layout import COLUMNS, ORDER, TOKENS, Plan, plan
+from moetui.tui.layout import COLUMNS, DENSE, ORDER, TOKENS, Plan, plan
 from moetui.tui.panes.linked import LayerPane
 from moetui.tui.panes.pane import Pane
 
@@ -19,6 +19,7 @@ class Workspace(Container):
         super().__init__(*(p for p in self.panes if p.pane_id != TOKENS), id="workspace")
         self.maximised: str | None = None
         self.plan: Plan = plan(80, 24)
+        self._layers, self._dense = 0, False
         self._recent: list[str] = []
         self.active = self.panes[0]
         for number, pane in enumerate(self.panes, start=1):
@@ -44,10 +45,28 @@ class Workspace(Container):
         """The panes on the screen, the token strip among them."""
         return (self._named(name) for name in (*self.plan.panes, TOKENS))
 
-    def lay_out(self, width: int, height: int, layers: int) -> None:
-        """Lay the panes out for a terminal of that size and a model of so many layers."""
+    @property
+    def home(self) -> int:
+        """The number of the pane to look at first."""
+        return ORDER.index(DENSE if self._dense else ORDER[0]) + 1
+
+    def take_model(self, layers: int, dense: bool) -> bool:
+        """Lay out for that model from now on; says whether that has made another pane active."""
+        self._layers, self._dense = layers, dense
+        lost = dense and self.active.pane_id not in (DENSE, TOKENS)
+        if lost:
+            self.bring(self.home)
+        return lost
+
+    def lay_out(self, width: int, height: int) -> None:
+        """Lay the panes out for a terminal of that size."""
         self.plan = plan(
-            width, height, recent=self._recent, maximised=self.maximised, layers=layers
+            width,
+            height,
+            recent=self._recent,
+            maximised=self.maximised,
+            layers=self._layers,
+            dense=self._dense,
         )
         self.display = bool(self.plan.panes)
         self.styles.grid_size_columns = COLUMNS

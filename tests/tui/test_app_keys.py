@@ -97,6 +97,14 @@ async def test_m_sums_the_session() -> None:
         assert stage.session.mode is Mode.TOKEN
 
 
+async def test_sums_are_told_in_the_narrowest_terminal_too() -> None:
+    async with staged((60, 16)) as stage:
+        await stage.prompted()
+        await stage.press("4", "m")
+        assert "L0 · E" in stage.text
+        assert "Σ 1 run" in stage.text
+
+
 async def test_curly_brackets_walk_the_chosen_experts() -> None:
     async with staged() as stage:
         await stage.prompted()

@@ -8,6 +8,7 @@ import re
 import pytest
 
 from moetui.tui.layout import COLUMNS, ORDER, TOKENS, plan, too_small
+from moetui.tui.prompt import PromptInput
 from moetui.tui.tabs import TabLine
 from tests.tui.stage_app import Stage, staged
 
@@ -46,6 +47,33 @@ def test_rows_leave_room_for_those_below(size: tuple[int, int], layers: int) -> 
     assert placed.tokens_height is not None
     if len(placed.rows) == 2:
         assert size[1] - placed.tokens_height - 6 - fixed >= 8
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_dense_model_s_lens_has_all_the_room(size: tuple[int, int]) -> None:
+    assert plan(*size, dense=True, recent=["tokens"]).panes == ("lens",)
+    assert plan(*size, dense=True, recent=["cold", "lens"]).panes == ("cold",)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (200, 60)])
+async def test_with_a_dense_model_the_explorer_goes_to_the_lens(size: tuple[int, int]) -> None:
+    async with staged(size, moe_layers=()) as stage:
+        await stage.prompted()
+        assert stage.pane("lens").has_focus
+        assert [pane.pane_id for pane in stage.screen.workspace.shown()] == ["lens", TOKENS]
+        await stage.press("1")
+        assert stage.pane("map").region.height > 0
+        await stage.press("slash", "x", "enter")
+        assert stage.pane("lens").has_focus
+
+
+async def test_a_dense_model_does_not_interrupt_typing() -> None:
+    async with staged(moe_layers=()) as stage:
+        await stage.settle()
+        await stage.press("slash", "x")
+        await stage.prompted()
+        await stage.press("y")
+        assert stage.screen.query_one(PromptInput).value == "xy"
 
 
 def test_a_linked_row_is_as_high_as_its_layers_need() -> None:

@@ -88,6 +88,32 @@ async def test_typing_takes_the_place_of_the_prompt_that_was_there() -> None:
         assert stage.engine.calls[-1] == ("run", "hi", 32)
 
 
+async def test_a_pasted_prompt_keeps_its_lines_and_no_control_character_is_shown() -> None:
+    async with staged() as stage:
+        await stage.prompted()
+        await stage.press("slash")
+        field = stage.screen.query_one(PromptInput)
+        field.post_message(events.Paste("1 + 1 = 2\r\n\x1b[31m2\t+ 2 =\r"))
+        await stage.until(lambda: "2 =" in field.value)
+        assert field.value == "1 + 1 = 2↵␛[31m2⇥+ 2 ="
+        await stage.press("enter")
+        assert stage.engine.calls[-1] == ("run", "1 + 1 = 2\n\x1b[31m2\t+ 2 =", 32)
+        await stage.press("slash", "up")
+        assert field.value == "1 + 1 = 2↵␛[31m2⇥+ 2 ="
+
+
+async def test_the_speed_of_the_model_before_is_not_told_of_the_next() -> None:
+    async with staged() as stage:
+        await stage.prompted()
+        stage.engine.finish()
+        await stage.settle()
+        assert "23.4 tok/s" in stage.text
+        stage.engine.load("org/other")
+        stage.engine.ready()
+        await stage.settle()
+        assert "tok/s" not in stage.text
+
+
 async def test_the_history_walks_back_and_keeps_the_draft() -> None:
     async with staged() as stage:
         await stage.prompted()

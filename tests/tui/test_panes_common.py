@@ -192,7 +192,7 @@ async def test_the_lens_works_for_dense_models():
 async def test_before_the_first_prompt_the_next_step_is_named(pane_type):
     pane = pane_type()
     async with staged(pane, moment=MOMENTS["model only"]):
-        assert "Press / and type one." in "\n".join(rows(pane))
+        assert "Press / to type a prompt" in "\n".join(rows(pane))
         pane.show(Moment())
         assert "Press o to choose one." in "\n".join(rows(pane))
 

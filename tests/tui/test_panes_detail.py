@@ -43,6 +43,19 @@ async def test_the_first_passed_over_stays_where_rows_are_short():
         assert f"–  E{pane.view.passed_over[0].expert} " in text[-1]
 
 
+@pytest.mark.parametrize("size", [(70, 12), (98, 20)])
+async def test_those_passed_over_fill_the_room_and_the_rest_is_counted(size):
+    pane = LayerDetailPane()
+    async with staged(pane, moment=moment(E=64, k=4), size=size):
+        text = "\n".join(rows(pane))
+        told = re.findall(r"–  E(\d+)", text)
+        assert told == [str(e.expert) for e in pane.view.passed_over][: len(told)]
+        assert int(re.search(r"… and (\d+) more", text)[1]) == 60 - len(told)
+        assert all(line.strip() for line in rows(pane))
+    async with staged(pane := LayerDetailPane(), moment=moment(E=64, k=4), size=(98, 80)):
+        assert "\n".join(rows(pane)).count("–  E") == 60
+
+
 async def test_no_margin_is_claimed_where_every_expert_ran():
     pane = LayerDetailPane()
     async with staged(pane, moment=moment(E=4, k=4)):

@@ -35,6 +35,11 @@ async def test_wide_panes_list_the_next_guesses():
             for guess in pane.view.top[layer]:
                 assert "·" + guess.text.strip() in line
                 assert probability(guess.probability) in line
+        heads = rows(pane)[1]
+        for n, place in enumerate(("2nd", "3rd", "4th", "5th"), 1):
+            for line, top in zip(rows(pane)[2:6], pane.view.top, strict=True):
+                column = heads.index(place)
+                assert line[column:].startswith("·" + top[n].text.strip())
 
 
 async def test_the_heading_names_the_answer_and_where_it_settles():

@@ -175,7 +175,7 @@ class ColdExpertsPane(LinePane[ColdExperts]):
     def _meaning(self, view: ColdExperts) -> Line:
         paint = self.paint
         uniform = view.thresholds[0].share / (view.thresholds[0].times_uniform or 1)
-        told = f"(n) even router, as many tokens · uniform {uniform:.1%} of tokens"
+        told = f"(n) even router · × uniform {uniform:.1%} of tokens"
         if view.pooled.cold is not None:
             told = f"cold ?undecided · †dead · {told}"
         return ((told, paint.muted),)

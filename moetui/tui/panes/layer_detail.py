@@ -55,11 +55,13 @@ class LayerDetailPane(LinePane[LayerDetail]):
         column = min(width - _ROW, _ROW + _LONGEST_BAR) - len(_GAP) if beside else width
         chosen = [self._expert(n, e, view, column) for n, e in enumerate(view.chosen, 1)]
         passed = [self._passed(e) for e in view.passed_over]
-        head: Line = ((self._heads("chosen"), self.paint.muted),)
+        head: Line = ((f"{_heads('chosen')} {'weight':>7}", self.paint.muted),)
         if not beside:
-            return [*summary, head, *_within(chosen, passed, room)]
+            kept = chosen[: max(room - 1, 1)] if passed else chosen[:room]
+            return [*summary, head, *kept, *self._fitting(passed, room - len(kept))]
         left: list[Line] = [head, *chosen]
-        right: list[Line] = [((self._heads("passed over"), self.paint.muted),), *passed]
+        right_head: Line = ((_heads("passed over"), self.paint.muted),)
+        right = [right_head, *self._fitting(passed, room)]
         pairs = zip_longest(left, right, fillvalue=())
         return [*summary, *(self._pair(a, b, column) for a, b in pairs)]
 
@@ -89,9 +91,6 @@ class LayerDetailPane(LinePane[LayerDetail]):
             lines[-1] = (*lines[-1], *gap, *fact)
         return lines
 
-    def _heads(self, title: str) -> str:
-        return f" {title:<11}{'logit':>8} {'score':>8} {'weight':>7} "
-
     def _expert(self, rank: int, expert: ChosenExpert, view: LayerDetail, width: int) -> Line:
         """An expert that ran, with its weight as a bar over the largest."""
         paint, weight = self.paint, expert.weight or 0.0
@@ -106,6 +105,13 @@ class LayerDetailPane(LinePane[LayerDetail]):
     def _passed(self, expert: ChosenExpert) -> Line:
         return *self._label(" –", expert), (_numbers(expert), self.paint.muted)
 
+    def _fitting(self, passed: Sequence[Line], room: int) -> list[Line]:
+        """At most `room` rows of those passed over; the last says how many it leaves out."""
+        if len(passed) <= room or room < 2:
+            return [*passed[: max(room, 0)]]
+        more = len(passed) - room + 1
+        return [*passed[: room - 1], ((f"   … and {more} more", self.paint.muted),)]
+
     def _label(self, rank: str, expert: ChosenExpert) -> Line:
         paint = self.paint
         here = expert.expert == self.moment.cursor.expert
@@ -116,10 +122,8 @@ class LayerDetailPane(LinePane[LayerDetail]):
         return *left, (" " * (column - line_width(left)) + _GAP, self.paint.text), *right
 
 
-def _within(chosen: Sequence[Line], passed: Sequence[Line], room: int) -> list[Line]:
-    """As many rows as fit; at least one of those passed over stays."""
-    kept = chosen[: max(room - 1, 1)] if passed else chosen[:room]
-    return [*kept, *passed[: max(room - len(kept), 0)]]
+def _heads(title: str) -> str:
+    return f" {title:<11}{'logit':>8} {'score':>8}"
 
 
 def _numbers(expert: ChosenExpert) -> str:

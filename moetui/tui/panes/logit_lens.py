@@ -16,6 +16,7 @@ from moetui.tui.widgets.lines import Line, Span, spread
 _TOKEN, _LONGEST_TOKEN = 12, 24
 _GAUGE = 8
 _NEXT = _TOKEN + 6  # a further guess, as in "  ·Paris       .123"
+_NTH = {2: "2nd", 3: "3rd"}
 _ANSWER = 14  # rank, its change and the answer's probability, as in "  12345 ↑ .123"
 
 
@@ -68,9 +69,12 @@ class LensPane(LayerPane[LensView]):
             (f" {probability(view.answer.probability)}", paint.text),
         )
         settled = f"on top from layer {view.settled}"
-        token = fitted("top token", self._room(view)[0])
+        width, further = self._room(view)
+        token = fitted("top token", width)
         top = f"{'':{self.label_width(view)}}  {token}{'p':>5} {'answer':>{_GAUGE}}"
-        heads = f"{top}{'rank':>7}{'p':>7}"
+        places = [_NTH.get(n, f"{n}th") for n in range(2, len(view.top[0]) + 1)][:further]
+        others = "".join(f"  {place:<{_TOKEN}}{'p':>4}" for place in places)
+        heads = f"{top}{'rank':>7}{'p':>7}{others}"
         return spread(answer, ((settled, paint.muted),), self.size.width), ((heads, paint.muted),)
 
     def layer_rows(self, view: LensView, axis: LayerAxis) -> Sequence[Line]:

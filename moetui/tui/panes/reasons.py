@@ -14,7 +14,7 @@ def nothing_yet(moment: Moment) -> str:
         return "The prompt is being read."
     if moment.snapshot.model is None:
         return "No model yet. Press o to choose one."
-    return "No prompt yet. Press / and type one."
+    return "Nothing has run yet. Press / to type a prompt, Enter runs it."
 
 
 def no_routing(moment: Moment) -> str:

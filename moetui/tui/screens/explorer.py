@@ -106,14 +106,14 @@ class ExplorerScreen(TakeAway, Screen[None]):
 
     def _poll(self) -> None:
         snapshot = self._engine.snapshot()
-        layers = self._layers
+        shape = self._shape
         busy = self.session.busy
         if self.session.take(snapshot):
             self._stale = True
         if self.session.busy is not busy:
             self.refresh_bindings()
-        if self._layers != layers:
-            self._arrange()
+        if self._shape != shape:
+            self._take_shape()
         self._report(snapshot.failure)
         if snapshot.phase is Phase.READY and self._pending is not None:
             prompt, self._pending = self._pending, None
@@ -144,13 +144,24 @@ class ExplorerScreen(TakeAway, Screen[None]):
             self.action_choose_model()
 
     @property
-    def _layers(self) -> int:
+    def _shape(self) -> tuple[int, bool]:
+        """What the layout asks of the model: its layers, and whether it is dense."""
         model = self.session.shown.model
-        return model.num_layers if model else 0
+        return (model.num_layers, not model.is_moe) if model else (0, False)
+
+    def _take_shape(self) -> None:
+        """Lay out for another model; on a pane that has nothing to say of it, go to one that has.
+
+        Somebody who is typing goes on typing.
+        """
+        layers, dense = self._shape
+        if self.workspace.take_model(layers, dense) and isinstance(self.focused, Pane):
+            self.set_focus(self.workspace.active)
+        self._arrange()
 
     def _arrange(self) -> None:
         width, height = self.app.size
-        self.workspace.lay_out(width, height, self._layers)
+        self.workspace.lay_out(width, height)
         self.set_class(too_small(width, height), "-too-small")
         self.set_class(self.workspace.plan.framed, "-framed")
         self.set_class(self.workspace.plan.roomy, "-roomy")
@@ -173,19 +184,20 @@ class ExplorerScreen(TakeAway, Screen[None]):
     def action_run_prompt(self) -> None:
         """Run what stands in the prompt, now or as soon as the model is ready."""
         field = self.query_one(PromptInput)
-        if not field.value.strip():
+        prompt = field.prompt
+        if not prompt.strip():
             self.notify("nothing to run: type a prompt first", severity="warning", markup=False)
             return
-        field.remember(field.value)
-        self._focus_pane(1)
+        field.remember(prompt)
+        self._focus_pane(self.workspace.home)
         phase = self.session.latest.phase
         if phase is Phase.LOADING:
-            self._pending = field.value
+            self._pending = prompt
             self.notify("the prompt runs as soon as the model is ready", markup=False)
         elif phase is Phase.EMPTY:
             self.notify("no model is open: press o to open one", severity="warning", markup=False)
         else:
-            self._start(field.value)
+            self._start(prompt)
 
     def _start(self, prompt: str) -> None:
         self.query_one(PromptInput).remember(prompt)
