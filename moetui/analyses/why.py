@@ -18,7 +18,9 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
     sizes: [L][G], ‖z̃_c‖² / Σ‖z̃_c‖²: the shares that parts of these sizes would have if they
         neither helped nor opposed each other. A share above its size was helped by the others.
     cancellation: [L], Σ‖z̃_c‖ / ‖z̃‖; 1 when all parts agree.
-    cancellation_unrelated: [L], the same if the parts were unrelated (at right angles).
+    cancellation_unrelated: [L], the same if the parts were at right angles; the median of parts in
+        random directions. With few experts those scatter: three equal parts over 16 experts lie
+        between 0.8 and 1.4 times this in 95 % of cases, so only more than that is a finding.
     completeness: [L], max_e |Σ_c z_c − z| / max_e |z|; 0 when the parts explain everything.
     seed_ratio: [L], ‖W d‖ / (‖W e‖ + ‖W d‖), the ratio of norms that is published as "attention
         ratio"; no share of a sum. None where not captured.

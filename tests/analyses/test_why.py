@@ -51,6 +51,18 @@ def test_unrelated_parts_have_shares_like_their_sizes():
     assert found.cancellation[0] == pytest.approx(found.cancellation_unrelated[0], rel=0.02)
 
 
+def test_random_directions_over_few_experts_scatter_about_the_unrelated_level():
+    rng = np.random.default_rng(0)
+    found = [why(with_parts(rng.normal(size=(3, 16))), 0) for _ in range(2000)]
+    ratio = [f.cancellation[0] / f.cancellation_unrelated[0] for f in found]
+    assert np.median(ratio) == pytest.approx(1, abs=0.03)
+    assert np.quantile(ratio, [0.025, 0.975]) == pytest.approx([0.8, 1.4], abs=0.07)
+    # A share equals its size on average, not in each decision.
+    excess = np.array([f.shares[0][0] - f.sizes[0][0] for f in found])
+    assert excess.mean() == pytest.approx(0, abs=0.01)
+    assert excess.std() > 0.05
+
+
 def test_rows_are_those_of_the_trace_and_sum_to_one():
     trace = make_trace(T=5, N=3)
     found = why(trace, 4)
