@@ -108,9 +108,15 @@ class EngineThread:
     def _load(self, name: str, stop: threading.Event) -> None:
         from moetui.model.load import load
 
-        self._forget_model()
         self._note(f"loading {name}")
         self._publish(phase=Phase.LOADING, detail=name, failure=None)
+        if self._model is not None:
+            # A typing error must not cost the model that works.
+            from moetui.model.checkpoint import check
+            from moetui.model.locate import locate
+
+            check(locate(name))
+            self._forget_model()
         try:
             self._model = load(name, progress=lambda step: self._step(step, stop))
         except _StoppedError:
@@ -135,7 +141,7 @@ class EngineThread:
         import mlx.core as mx
 
         self._model = None
-        self._publish(phase=Phase.EMPTY, model=None, recording=None, rows=0)
+        self._publish(model=None, recording=None, rows=0, tokens_per_second=None)
         gc.collect()
         mx.clear_cache()
 
@@ -143,7 +149,13 @@ class EngineThread:
         model = self._model
         if model is None:
             raise MoetuiError("no model is loaded", "press o and choose one")
-        self._publish(phase=Phase.RUNNING, failure=None, ending=Ending.RUNNING, detail="reading")
+        self._publish(
+            phase=Phase.RUNNING,
+            failure=None,
+            ending=Ending.RUNNING,
+            detail="reading",
+            tokens_per_second=None,
+        )
         generation = model.generate(prompt, max_tokens, cancel=stop)
         recording = Recording(generation.prompt)
         self._publish(
@@ -151,7 +163,6 @@ class EngineThread:
             rows=recording.rows,
             run=self._snapshot.run + 1,
             detail="",
-            tokens_per_second=None,
         )
         times = deque([time.perf_counter()], maxlen=_SPEED_OVER + 1)
         for step in generation:

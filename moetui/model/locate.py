@@ -77,7 +77,7 @@ def _from_hub(name: str, *, download: bool) -> Path:
             ) from error
         raise ModelError(
             f"{name} is neither a folder here nor in the local Hugging Face cache",
-            f"fetch it with `hf download {name}`, or add --download",
+            f"fetch it with `hf download {name}` or `moetui --download {name}`",
         ) from error
     except HfHubHTTPError as error:
         raise ModelError(

@@ -115,6 +115,20 @@ def test_a_bad_model_is_a_failure_and_another_can_be_loaded(
     assert ready.failure is None
 
 
+def test_a_typing_error_does_not_cost_the_model_that_works(
+    engine: EngineThread, tmp_path: Path
+) -> None:
+    engine.load("demo")
+    engine.run("5 + 3 =", 2)
+    before = wait(engine, finished)
+    engine.load(str(tmp_path / "demmo"))
+    failed = wait(engine, lambda s: s.failure is not None)
+    assert failed.phase is Phase.READY and failed.model == before.model
+    assert failed.recording is before.recording and failed.rows == before.rows
+    engine.run("5 + 4 =", 2)
+    assert wait(engine, lambda s: s.run == 2 and s.phase is Phase.READY).failure is None
+
+
 def test_a_bad_prompt_is_a_failure_and_the_model_stays(engine: EngineThread) -> None:
     engine.load("demo")
     engine.run("", 3)
