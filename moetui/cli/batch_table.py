@@ -78,7 +78,8 @@ def _lines(result: SuiteResult) -> Iterator[Text]:
         if cell.reason is not None:
             yield Text(f"{cell.model} {cell.analysis}: {cell.status}: {cell.reason}")
     for verdict in (result.verdict.seed, result.verdict.corrected):
-        yield Text(f"{verdict.label}: {verdict.outcome}: {verdict.statement}")
+        said = verdict.statement.removeprefix(f"{verdict.outcome}: ")
+        yield Text(f"{verdict.label}: {verdict.outcome}: {said}")
     yield Text(result.verdict.why_they_differ)
 
 

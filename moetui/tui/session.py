@@ -20,13 +20,18 @@ class _Counted:
     recording: Recording
     load: RunLoad
 
+    @property
+    def prompt(self) -> bytes:
+        """What makes two runs the same document: the prompt's token ids."""
+        return self.recording.prompt.token_ids.tobytes()
+
 
 class Session:
     """The state between the engine's snapshots and the panes.
 
     `latest` is the newest snapshot, `shown` the one on the screen: they differ while the view is
-    paused. `runs` is the load of every run shown, the newest last. While `following`, the cursor
-    stays on the newest token.
+    paused. `runs` is the load of every prompt that was run, the newest last. While `following`,
+    the cursor stays on the newest token.
     """
 
     def __init__(self) -> None:
@@ -37,7 +42,8 @@ class Session:
         self.paused = False
         self.following = True
         self.runs: tuple[RunLoad, ...] = ()
-        self._finished: tuple[RunLoad, ...] = ()
+        # By prompt: the same prompt again is the same document again, not one more.
+        self._finished: dict[bytes, RunLoad] = {}
         self._current: _Counted | None = None
 
     @property
@@ -149,16 +155,21 @@ class Session:
         )
 
     def _counted(self) -> tuple[RunLoad, ...]:
-        return self._finished if self._current is None else (*self._finished, self._current.load)
+        if self._current is None:
+            return tuple(self._finished.values())
+        again = self._current.prompt
+        others = (load for prompt, load in self._finished.items() if prompt != again)
+        return (*others, self._current.load)
 
     def _count(self, snapshot: Snapshot) -> None:
         """Add the rows that are new in `snapshot` to the load of its run."""
         current = self._current
         if _digest(snapshot) != _digest(self.latest):
-            self._finished, self._current = (), None
+            self._finished, self._current = {}, None
         elif current is not None and current.run != snapshot.run:
             # Its last rows may have come after the last look at it.
-            self._finished = (*self._finished, _counted_to_end(current).load)
+            self._finished.pop(current.prompt, None)
+            self._finished[current.prompt] = _counted_to_end(current).load
             self._current = None
         recording = snapshot.recording
         if recording is None or snapshot.rows < len(recording.prompt):

@@ -55,8 +55,9 @@ class FakeEngine:
             phase=Phase.READY, model=model or self.whole.model, detail="", memory_bytes=84_000_000
         )
 
-    def prefill(self) -> None:
-        """The prompt's rows are there."""
+    def prefill(self, whole: Trace | None = None) -> None:
+        """The prompt's rows are there: of the usual run, or of another one."""
+        self.whole = whole or self.whole
         recording = Recording(self.whole.rows(0, self.whole.prompt_tokens))
         run = self._snapshot.run + 1
         self.say(

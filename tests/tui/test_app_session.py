@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from moetui.analyses.expert_load import run_load
+from moetui.trace import Trace
 from moetui.tui.moment import Cursor
 from moetui.tui.session import Session
 from tests.builders import make_trace
@@ -20,6 +23,12 @@ def started(steps: int = 0) -> tuple[Session, FakeEngine]:
     engine.step(steps)
     session.take(engine.snapshot())
     return session, engine
+
+
+def another_run() -> Trace:
+    """A run of another prompt of the same model."""
+    trace = make_trace(16, 8, 16, 4, seed=1, prompt_tokens=6)
+    return replace(trace, token_ids=trace.token_ids[::-1].copy())
 
 
 def test_the_same_version_changes_nothing() -> None:
@@ -109,7 +118,7 @@ def test_the_load_of_every_run_equals_that_of_its_whole_trace() -> None:
         session.take(engine.snapshot())
     engine.step()  # the last row comes, and a new run starts, between two looks
     first = engine.snapshot().recording
-    engine.prefill()
+    engine.prefill(another_run())
     engine.step(2)
     session.take(engine.snapshot())
     second = engine.snapshot().recording
@@ -127,11 +136,24 @@ def test_runs_that_end_while_the_view_is_paused_are_counted() -> None:
     session.pause()
     engine.finish()
     session.take(engine.snapshot())
-    engine.prefill()
+    engine.prefill(another_run())
     session.take(engine.snapshot())
     assert len(session.runs) == 1  # what is shown stands still
     session.pause()
     assert [load.tokens for load in session.runs] == [16, 6]
+
+
+def test_the_same_prompt_again_is_the_same_document_again() -> None:
+    session, engine = started()
+    engine.finish()
+    session.take(engine.snapshot())
+    for whole, tokens in ((None, [6]), (another_run(), [16, 6]), (None, [16, 6])):
+        engine.prefill(whole)
+        session.take(engine.snapshot())
+        assert [load.tokens for load in session.runs] == tokens
+        engine.finish()
+        session.take(engine.snapshot())
+    assert [load.tokens for load in session.runs] == [16, 16]
 
 
 def test_another_model_starts_a_new_session() -> None:

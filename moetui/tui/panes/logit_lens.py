@@ -82,9 +82,10 @@ class LensPane(LayerPane[LensView]):
         return [self._row(view, axis.layers(y).start) for y in range(axis.rows)]
 
     def legend(self, view: LensView) -> Line:
-        """What a model that knows nothing shows."""
+        """What a token picked at random shows. No level for a model with random weights: there
+        too the answer climbs, because neighbouring layers share most of the stream."""
         size = view.vocabulary
-        told = f"chance: p {1 / size:.1e}, rank {(size + 1) // 2} of {size}"
+        told = f"random token: p {1 / size:.1e}, rank {(size + 1) // 2} of {size}"
         return ((told, self.paint.muted),)
 
     def _room(self, view: LensView) -> tuple[int, int]:
