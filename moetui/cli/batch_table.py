@@ -31,16 +31,26 @@ def print_summary(result: SuiteResult) -> None:
 
 
 def _tables(result: SuiteResult) -> Iterator[Table]:
-    from moetui.analyses.attention_router import CorpusDecomposition, PromptDecomposition
+    from moetui.analyses.attention_router import PromptDecomposition
 
     for model in result.models:
         found = [cell.result for cell in result.cells if cell.model == model.name]
         prompts = [r for r in found if isinstance(r, PromptDecomposition)]
-        corpora = [r for r in found if isinstance(r, CorpusDecomposition)]
-        readings = [*(r.corrected for r in corpora), *(r.corrected for r in prompts)]
-        shares = next((reading for reading in readings if reading is not None), None)
+        shares = _shares(result, model.name)
         if prompts and shares is not None:
             yield _table(model.name, prompts[0].seed, shares)
+
+
+def _shares(result: SuiteResult, model: str) -> CorrectedDecomposition | None:
+    """The corrected shares of one model: over the corpus where there is one, else the prompts."""
+    from moetui.analyses.attention_router import CorpusDecomposition, PromptDecomposition
+
+    found = [cell.result for cell in result.cells if cell.model == model]
+    readings = [
+        *(r.corrected for r in found if isinstance(r, CorpusDecomposition)),
+        *(r.corrected for r in found if isinstance(r, PromptDecomposition)),
+    ]
+    return next((reading for reading in readings if reading is not None), None)
 
 
 def _table(model: str, seed: SeedDecomposition, shares: CorrectedDecomposition) -> Table:
@@ -81,6 +91,10 @@ def _lines(result: SuiteResult) -> Iterator[Text]:
         said = verdict.statement.removeprefix(f"{verdict.outcome}: ")
         yield Text(f"{verdict.label}: {verdict.outcome}: {said}")
     yield Text(result.verdict.why_they_differ)
+    readings = (_shares(result, model.name) for model in result.models)
+    caveats = (caveat for shares in readings if shares is not None for caveat in shares.caveats)
+    for caveat in dict.fromkeys(caveats):
+        yield Text(f"caveat: {caveat}")
 
 
 def _number(value: float | None) -> str:
