@@ -119,9 +119,3 @@ class Engine(Protocol):
 
     def snapshot(self) -> Snapshot:
         """The newest state."""
-
-
-def lens_row(recording: Recording, row: int) -> tuple[Trace, int | None]:
-    """The trace that holds `row` and its index on the lens axis (None where it was not read)."""
-    trace, index = recording.locate(row)
-    return trace, trace.lens.at(index) if trace.lens is not None else None

@@ -51,17 +51,6 @@ def line_width(line: Line) -> int:
     return sum(cell_len(text) for text, _ in line)
 
 
-def merged(texts: Sequence[str], styles: Sequence[Style]) -> Line:
-    """One span for every run of cells with the same style."""
-    spans: list[Span] = []
-    start = 0
-    for at in range(1, len(styles) + 1):
-        if at == len(styles) or styles[at] is not styles[start]:
-            spans.append(("".join(texts[start:at]), styles[start]))
-            start = at
-    return tuple(spans)
-
-
 def spread(left: Line, right: Line, width: int) -> Line:
     """`left` at the left and `right` at the right edge; `right` gives way where both do not fit."""
     gap = width - line_width(left) - line_width(right)
