@@ -133,8 +133,9 @@ def _checked(table: Mapping[str, Any], text: str, path: Path) -> Settings:
 
 
 def _is_count(value: object) -> bool:
-    is_number = isinstance(value, int) and not isinstance(value, bool)
-    return is_number and 0 <= value <= MAX_TOKENS_LIMIT  # type: ignore[operator]
+    if not isinstance(value, int) or isinstance(value, bool):
+        return False
+    return 0 <= value <= MAX_TOKENS_LIMIT
 
 
 def _line_of(key: str, text: str) -> str:
