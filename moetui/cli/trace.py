@@ -36,25 +36,55 @@ if TYPE_CHECKING:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write here; NAME.moetrace writes the binary form that Python opens.",
 )
+@click.option(
+    "--fidelity",
+    "reference",
+    metavar="REF",
+    help="Instead of the trace, compare MODEL's experts with those of REF, the same model in "
+    "higher precision.",
+)
 @click.option("--download", is_flag=True, help="Fetch the model from the Hugging Face Hub first.")
 def trace(
-    model: str, prompt: str, max_tokens: int, form: str, output: Path | None, download: bool
+    model: str,
+    prompt: str,
+    max_tokens: int,
+    form: str,
+    output: Path | None,
+    reference: str | None,
+    download: bool,
 ) -> None:
     """Trace one prompt: what every layer's router saw, chose and why, and what the lens reads.
 
     The JSON goes to standard output, or to the file named with -o; both have the same bytes.
+
+    With --fidelity the result is a comparison of two checkpoints: the share of tokens whose
+    experts differ, by layer, with intervals over 100 documents of the bundled corpus (64 tokens
+    each), and where the prompt's own experts differ. Both run one after the other.
     """
     from moetui.model import load
     from moetui.trace import join, to_json, trace_document
-    from moetui.trace.file import SUFFIX, write_atomically
+    from moetui.trace.file import SUFFIX
 
+    if reference is not None:
+        from moetui.cli.trace_fidelity import compare, refuse, summary
+
+        refuse(max_tokens, output)
+        found = compare(model, reference, prompt, download=download)
+        _deliver(summary(found) if form == "text" else to_json(found), output)
+        return
     loaded = load(model, download=download)
     generation = loaded.generate(prompt, max_tokens)
     result = join([generation.prompt, *generation])
     if output is not None and output.suffix == SUFFIX:
         result.save(output)
         return
-    data = _summary(result) if form == "text" else to_json(trace_document(result))
+    _deliver(_summary(result) if form == "text" else to_json(trace_document(result)), output)
+
+
+def _deliver(data: bytes, output: Path | None) -> None:
+    """To the file, whole or not at all, or else to standard output."""
+    from moetui.trace.file import write_atomically
+
     if output is not None:
         write_atomically(output, data)
         return
