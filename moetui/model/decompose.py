@@ -16,7 +16,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from moetui.model.architecture import Architecture, Site
-from moetui.model.capture import LayerRecord, PassRecord
+from moetui.model.records import LayerRecord, PassRecord
 
 EMBEDDING, ATTENTION, STATIC, DENSE = "embedding", "attention", "static bias", "dense MLP"
 ROUTED, COMBINED = "routed experts", "experts, combined"

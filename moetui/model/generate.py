@@ -12,9 +12,9 @@ import numpy as np
 from mlx_lm.generate import generate_step, generation_stream
 from mlx_lm.models.cache import make_prompt_cache
 
-from moetui.model.capture import PassRecord, Want
 from moetui.model.lens import LazyLens, readout
 from moetui.model.readings import LazyReadings
+from moetui.model.records import PassRecord, Want
 from moetui.trace import Ending, Trace
 
 if TYPE_CHECKING:

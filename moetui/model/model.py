@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from moetui.errors import ModelError, UsageError
 from moetui.model.architecture import Architecture, examine
-from moetui.model.capture import Capture, LayerRecord, PassRecord, Want
+from moetui.model.capture import Capture
 from moetui.model.decompose import Decomposition
 from moetui.model.digest import digest
 from moetui.model.lens import LazyLens, Lens, readout
 from moetui.model.probe import Probe
 from moetui.model.readings import LazyReadings, make_streams, read
+from moetui.model.records import LayerRecord, PassRecord, Want
 from moetui.model.text import TokenTexts
 from moetui.trace import LensReadout, ModelInfo, Trace
 
@@ -56,9 +57,10 @@ class Model:
         self.network = network
         self.tokenizer = tokenizer
         self.texts = TokenTexts(tokenizer)
-        self.architecture: Architecture = examine(network)
-        self.capture = Capture(network, self.architecture)
-        probe = Probe(network, self.architecture, self.capture)
+        architecture = examine(network)
+        self.capture = Capture(network, architecture)
+        probe = Probe(network, architecture, self.capture)
+        self.architecture: Architecture = probe.architecture
         self.lens_reader: Lens = probe.lens
         self._decomposition: Decomposition | None = probe.decomposition
         self._ranking_signs = probe.ranking_signs
@@ -271,7 +273,9 @@ def _info(
         if sites
         else None,
         shift_invariant=probe.shift_invariant,
+        weights_scale_input=probe.weights_scale_input,
         part_names=probe.decomposition.part_names if probe.decomposition else (),
+        routing_error=probe.routing_error,
         decomposition_error=probe.decomposition_error,
         lens_error=probe.lens_error,
     )

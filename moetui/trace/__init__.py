@@ -3,23 +3,54 @@
 from moetui.trace.document import TraceDocument, to_json, trace_document
 from moetui.trace.engine import Ending, Engine, Failure, Phase, Recording, Snapshot
 from moetui.trace.file import open_trace, save_trace
+from moetui.trace.forward import Forward, Prompt
+from moetui.trace.interventions import (
+    AddLogits,
+    AddToPart,
+    Ban,
+    Deselect,
+    Drop,
+    Force,
+    Intervention,
+    Merge,
+    Part,
+    PatchPart,
+    Remap,
+    ScalePart,
+    TopK,
+)
 from moetui.trace.join import join
 from moetui.trace.shares import Shares
 from moetui.trace.types import NO_EXPERT, LensReadout, ModelInfo, Streams, TokenKind, Trace
 
 __all__ = [
     "NO_EXPERT",
+    "AddLogits",
+    "AddToPart",
+    "Ban",
+    "Deselect",
+    "Drop",
     "Ending",
     "Engine",
     "Failure",
+    "Force",
+    "Forward",
+    "Intervention",
     "LensReadout",
+    "Merge",
     "ModelInfo",
+    "Part",
+    "PatchPart",
     "Phase",
+    "Prompt",
     "Recording",
+    "Remap",
+    "ScalePart",
     "Shares",
     "Snapshot",
     "Streams",
     "TokenKind",
+    "TopK",
     "Trace",
     "TraceDocument",
     "join",

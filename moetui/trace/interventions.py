@@ -1,0 +1,148 @@
+"""Interventions: what a forward pass is made to do differently, as plain data.
+
+Every one of them is a frozen description without mlx; `moetui.model` carries it out inside the
+model's own forward and undoes it. Several compose: each point of the pass (residual parts,
+router logits, selection, ids, weights) applies those that concern it in the order given.
+
+`layers` are decoder layers (None: every layer that routes); `experts` are expert ids. One that
+changes nothing (an expert that no token selects, a factor of 1) leaves the logits bit-identical.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from moetui.trace.types import Floats
+
+Layers = tuple[int, ...] | None
+Experts = tuple[int, ...]
+
+# The parts of the residual stream that can be changed: what enters layer 0, what a layer adds
+# before its feed-forward part, and what its feed-forward part adds.
+Part = Literal["embedding", "attention", "experts"]
+
+
+class Drop(msgspec.Struct, frozen=True, kw_only=True, tag="drop"):
+    """The experts keep their slot, their output counts nothing: mixing weight 0.
+
+    renormalise: the other weights of the token grow so that their sum stays what it was (where
+    all its experts are dropped nothing is left to grow, and nothing is added).
+    """
+
+    experts: Experts
+    layers: Layers = None
+    renormalise: bool = False
+
+
+class Deselect(msgspec.Struct, frozen=True, kw_only=True, tag="deselect"):
+    """The experts cannot be chosen: the next best by selection score is routed instead.
+
+    Only the selection is edited, weights still come from the unmasked scores.
+    """
+
+    experts: Experts
+    layers: Layers = None
+
+
+class Ban(msgspec.Struct, frozen=True, kw_only=True, tag="ban"):
+    """The experts' router logits become -1e9: they lose, and softmax rescales every weight."""
+
+    experts: Experts
+    layers: Layers = None
+
+
+class Force(msgspec.Struct, frozen=True, kw_only=True, tag="force"):
+    """The experts are chosen for every token, the best of the others fill the remaining slots.
+
+    Only the selection is edited, weights come from the unmasked scores. At most k experts.
+    """
+
+    experts: Experts
+    layers: Layers = None
+
+
+class TopK(msgspec.Struct, frozen=True, kw_only=True, tag="top_k"):
+    """Every token uses k experts, as a model configured with that k does."""
+
+    k: int
+    layers: Layers = None
+
+
+class Remap(msgspec.Struct, frozen=True, kw_only=True, tag="remap"):
+    """The work of expert `source` is done by expert `target`, with the weight of `source`."""
+
+    source: int
+    target: int
+    layers: Layers = None
+
+
+class Merge(msgspec.Struct, frozen=True, kw_only=True, tag="merge"):
+    """Every expert of the group becomes the group's weighted mean.
+
+    frequencies: the weight of each expert of the group (its load), None for equal ones. A
+    quantised bank is averaged in float32 and quantised again.
+    """
+
+    experts: Experts
+    layers: Layers = None
+    frequencies: tuple[float, ...] | None = None
+
+
+class AddLogits(msgspec.Struct, frozen=True, kw_only=True, tag="add_logits"):
+    """Router logits + delta; delta: one number for each expert of the layer."""
+
+    delta: tuple[float, ...]
+    layers: Layers = None
+
+
+class ScalePart(msgspec.Struct, frozen=True, kw_only=True, tag="scale_part"):
+    """What a part adds to the residual stream, times `factor` (0 removes it).
+
+    For "embedding" `layers` must be None; for the other parts None means every decoder layer.
+    """
+
+    part: Part
+    factor: float
+    layers: Layers = None
+
+
+class AddToPart(msgspec.Struct, frozen=True, kw_only=True, tag="add_to_part"):
+    """A vector is added to what a part adds to the residual stream.
+
+    vector: float32 [H], in the units of the residual stream, the same for every token.
+    """
+
+    part: Part
+    vector: Floats
+    layers: Layers = None
+
+
+class PatchPart(msgspec.Struct, frozen=True, kw_only=True, tag="patch_part"):
+    """What a part adds to the residual stream at `layer` becomes what it was elsewhere.
+
+    values: float32 [P, H], in the units of the residual stream (from a trace's `streams`:
+    entering of layer 0, at_router - entering, or leaving - at_router). rows: the P rows of the
+    prompt that it replaces, counted from 0; later rows and generated tokens are untouched.
+    """
+
+    part: Part
+    layer: int
+    values: Floats
+    rows: tuple[int, ...]
+
+
+Intervention = (
+    Drop
+    | Deselect
+    | Ban
+    | Force
+    | TopK
+    | Remap
+    | Merge
+    | AddLogits
+    | ScalePart
+    | AddToPart
+    | PatchPart
+)
