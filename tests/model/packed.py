@@ -61,8 +61,9 @@ class Packed:
 
     def _settings(self, name: str) -> dict[str, Any]:
         whole = self._config["quantization"]
-        own: dict[str, Any] = whole.get(name, whole)
-        return own
+        own: dict[str, Any] = whole.get(name)
+        # A dictionary of its own stands alone: what it does not name is mlx's default, affine.
+        return own if isinstance(own, dict) else whole
 
 
 def _codes(words: NDArray[np.uint32], bits: int) -> NDArray[np.int64]:
