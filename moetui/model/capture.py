@@ -38,6 +38,7 @@ class Capture:
         self._edits = NONE
         self._record = PassRecord([])
         self._layer = 0
+        self._mixture: Mixture | None = None
         self._replaying = False
         self.ranking = Ranking.SEEN
         self._routing_taps = self._make_routing_taps(model)
@@ -63,7 +64,7 @@ class Capture:
                 yield
         finally:
             # Unevaluated captures would pin the key-value buffers of their pass.
-            self._record = PassRecord([])
+            self._record, self._mixture = PassRecord([]), None
             self._on_pass, self._edits = (lambda record: None), NONE
 
     def _make_routing_taps(self, model: nn.Module) -> list[Tap]:
@@ -168,6 +169,8 @@ class Capture:
     def _around_block(self, layer: int) -> Callable[..., Any]:
         def around(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             output = call(*args, **kwargs)
+            if self._mixture is not None:
+                self._mixture.close()
             if self.ranking is Ranking.REPLAYED:
                 self._replay(partial(call, *args, **kwargs))
             return output
@@ -201,7 +204,8 @@ class Capture:
             read = record.router_input
             if read is not None and x is not read and x.shape == read.shape:
                 record.bank_input = x
-            return Mixture(record, partial(self._weigh, layer, site)).follow(output)
+            self._mixture = Mixture(record, partial(self._weigh, layer, site))
+            return self._mixture.follow(output)
 
         return around
 
