@@ -123,6 +123,13 @@ def incomparable(model: ModelInfo, reference: ModelInfo) -> str | None:
         one, other = getattr(model, name), getattr(reference, name)
         if one != other:
             return f"{name} is {one} in {model.name} and {other} in {reference.name}"
+    return unrouted(model)
+
+
+def unrouted(model: ModelInfo) -> str | None:
+    """Why `model` has no routing to compare, in one sentence; None when it has."""
+    if model.routing_error is not None:
+        return f"the routing of {model.name} cannot be read: {model.routing_error}"
     return None if model.is_moe else f"{model.name} is a dense model: it has no routers to compare"
 
 

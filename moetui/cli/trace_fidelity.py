@@ -100,14 +100,12 @@ def _documents() -> tuple[list[str], Sample]:
 
 def _look_at(reference: str, info: ModelInfo, *, download: bool) -> None:
     """Refuse what can be refused before minutes are spent on tracing."""
+    from moetui.analyses.fidelity import unrouted
     from moetui.model.checkpoint import check
     from moetui.model.locate import locate
 
-    if not info.is_moe:
-        raise UsageError(
-            f"{info.name} is a dense model: it has no routers to compare",
-            "--fidelity is for mixture-of-experts models",
-        )
+    if why := unrouted(info):
+        raise UsageError(why, "--fidelity is for mixture-of-experts models")
     architecture = check(locate(reference, download=download))["model_type"]
     if architecture != info.architecture:
         raise _other_model(
