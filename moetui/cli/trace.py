@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from moetui.trace import Trace
+    from moetui.trace import ModelInfo, Trace
 
 
 @click.command()
@@ -93,24 +93,33 @@ def _deliver(data: bytes, output: Path | None) -> None:
 
 
 def _summary(result: Trace) -> bytes:
-    """Plain text: for every token and routing layer the experts with their weights."""
+    """Plain text: for every token the experts of the routing layers with their weights, and what
+    the lens reads there; of a model without routing, what it reads at every layer."""
     info = result.model
-    lines = [
-        f"{info.name}: {info.architecture}, {info.num_layers} layers, "
-        f"{info.num_experts} experts, top-{info.top_k}"
-        if info.is_moe
-        else f"{info.name}: {info.architecture}, {info.num_layers} layers, dense (no routers)"
-    ]
+    lines = [f"{info.name}: {info.architecture}, {info.num_layers} layers, {_experts(info)}"]
+    layers = result.layers if info.is_moe else result.lens_layers
     for row, token in enumerate(result.tokens):
         origin = "prompt" if row < result.prompt_tokens else "generated"
         lines.append(f"{row} {origin} {token!r}")
-        for column, layer in enumerate(result.layers):
-            chosen = zip(
-                result.expert_ids[row, column], result.expert_weights[row, column], strict=True
-            )
-            experts = "  ".join(f"{e}:{weight:.3f}" for e, weight in chosen if e >= 0)
-            lines.append(f"  layer {layer:>2}  {experts}{_answer(result, row, int(layer))}")
+        for column, layer in enumerate(layers):
+            chosen = _chosen(result, row, column) if info.is_moe else ""
+            if said := (chosen + _answer(result, row, int(layer))).rstrip():
+                lines.append(f"  layer {layer:>2}  {said}")
     return ("\n".join(lines) + "\n").encode()
+
+
+def _experts(info: ModelInfo) -> str:
+    """What there is of experts, or why there is nothing."""
+    if info.routing_error is not None:
+        return info.routing_error
+    if not info.is_moe:
+        return "dense (no routers)"
+    return f"{info.num_experts} experts, top-{info.top_k}"
+
+
+def _chosen(result: Trace, row: int, column: int) -> str:
+    pairs = zip(result.expert_ids[row, column], result.expert_weights[row, column], strict=True)
+    return "  ".join(f"{expert}:{weight:.3f}" for expert, weight in pairs if expert >= 0) + "   "
 
 
 def _answer(result: Trace, row: int, layer: int) -> str:
@@ -119,4 +128,4 @@ def _answer(result: Trace, row: int, layer: int) -> str:
     if index is None or result.lens is None:
         return ""
     token = int(result.lens.token_ids[index, layer, 0])
-    return f"   lens {result.lens.text[token]!r}"
+    return f"lens {result.lens.text[token]!r}"

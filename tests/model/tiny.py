@@ -39,9 +39,7 @@ MODES: dict[str, dict[str, Any]] = {
 
 def network(name: str, seed: int = 0) -> tuple[nn.Module, dict[str, Any]]:
     """A random network, float32, and its configuration, which names its end-of-text token."""
-    config = (
-        {**COMMON, "model_type": name, **DENSE[name]} if name in DENSE else _wide(config_of(name))
-    )
+    config = _dense(name) if name in DENSE else _wide(config_of(name))
     model_class, args_class = _get_classes(config)
     made = model_class(args_class.from_dict(config))
     made.update(_randomised(made.parameters(), seed))
@@ -73,6 +71,11 @@ def quantised(
 def requantised(folder: Path, source: Path, mode: str) -> Path:
     """A checkpoint on disk, packed once more: what is packed already stays as it is."""
     return save(*quantize_model(*load_model(source), **MODES[mode]), folder)
+
+
+def _dense(name: str) -> dict[str, Any]:
+    common = {key: value for key, value in COMMON.items() if value is not None}
+    return {**common, "model_type": name, **DENSE[name]}
 
 
 def _wide(config: dict[str, Any]) -> dict[str, Any]:
