@@ -42,6 +42,11 @@ class Mixture:
             before = self._record.factor
             self._record.factor = factor if before is None else before * factor
 
+    def sum(self, routed: mx.array) -> None:
+        """Note the routed output at its newest scale."""
+        if self._open:
+            self._record.routed_sum = routed
+
     def close(self) -> None:
         """The block has put out its result: what happens to it now is the layer's affair."""
         self._open = False
@@ -78,7 +83,9 @@ class _Weighted(_Followed):
     """[..., k, H], each row times its weight."""
 
     def sum(self, *args: Any, **kwargs: Any) -> Any:
-        return _Sum.of(self.mixture, mx.sum(self, *args, **kwargs))
+        total = mx.sum(self, *args, **kwargs)
+        self.mixture.sum(total)
+        return _Sum.of(self.mixture, total)
 
 
 class _Sum(_Followed):
@@ -88,7 +95,9 @@ class _Sum(_Followed):
         scalar = not isinstance(other, mx.array) or other.ndim == 0 or other.shape[-1] == 1
         if not scalar:
             return mx.multiply(self, other)
+        scaled = mx.multiply(self, other)
         self.mixture.scale(other)
-        return self.of(self.mixture, mx.multiply(self, other))
+        self.mixture.sum(scaled)
+        return self.of(self.mixture, scaled)
 
     __rmul__ = __mul__

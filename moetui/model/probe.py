@@ -71,6 +71,7 @@ class Probe:
         self.lens.set_tuples([layer.returns_tuple for layer in record.layers])
         self.lens_error = self._test_lens(record, stream)
         self.decomposition: Decomposition | None = None
+        self._capture.kept = frozenset()
         self.decomposition_error = self._test_decomposition(record) if routed else None
         self.shift_invariant = self._test_shift(routed) if routed else True
 
@@ -139,7 +140,7 @@ class Probe:
         worst = float(np.max(completeness(host["router_parts"], host["router_logits"])))
         if not worst <= self._tolerance:
             return f"the sources of the router logits miss them by {worst:.1e}"
-        self.decomposition = decomposition
+        self.decomposition, self._capture.kept = decomposition, decomposition.kept
         return None
 
     def _test_shift(self, before: list[LayerRecord]) -> bool:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,12 @@ class Subject:
         """Logits [T, V] of mlx-lm's own forward."""
         memory = make_prompt_cache(self.network) if memory is None else memory
         return np.array(self.network(mx.array(ids)[None], cache=memory)[0].astype(mx.float32))
+
+    @cached_property
+    def blocks(self) -> tuple[list[Array], list[Array]]:
+        """What the parents of the banks put out [T, H]: as they do, and without their experts."""
+        whole = outputs_of(self, lambda _, output, indices: output)
+        return whole, each_alone(self, lambda _, output, indices: mx.zeros_like(output))
 
     @property
     def banks(self) -> list[nn.Module]:
@@ -189,8 +195,7 @@ def weights(subject: Subject) -> None:
     outputs, factors = trace.expert_outputs, trace.expert_weights[..., None]
     if subject.model.info.weights_scale_input:
         factors = np.ones_like(factors)
-    whole = outputs_of(subject, lambda _, output, indices: output)
-    without = each_alone(subject, lambda _, output, indices: mx.zeros_like(output))
+    whole, without = subject.blocks
     pairs = enumerate(subject.model.architecture.sites.values())
     for number, site in pairs:
         held = trace.expert_ids[:, number, :, None] < site.bank_experts
@@ -248,6 +253,22 @@ def shares(subject: Subject) -> None:
     z = trace.router_parts.astype(np.float64).sum(2).astype(np.float32)
     assert error(z, trace.router_logits) < CLOSE
     np.testing.assert_allclose(trace.shares.values.sum(-1), 1, atol=1e-4)
+    if "shared expert" in trace.part_names:
+        _routed_apart_from_shared(subject)
+
+
+def _routed_apart_from_shared(subject: Subject) -> None:
+    """At the second router: what the first block's experts added, from the block without them."""
+    trace, sites = subject.trace, list(subject.model.architecture.sites.values())
+    assert trace.streams is not None and trace.router_parts is not None
+    first, second = sites[0], sites[1]
+    whole, without = (outputs[0].astype(np.float64) for outputs in subject.blocks)
+    added = (trace.streams.leaving - trace.streams.at_router)[:, first.layer]
+    routed = added * (whole - without) / whole  # a norm on the way multiplies elementwise
+    gain = trace.streams.router_input[:, 1] / trace.streams.at_router[:, second.layer]
+    z = (routed * gain) @ np.array(second.router["weight"]).astype(np.float64).T
+    ours = trace.router_parts[:, 1, trace.part_names.index("routed experts")]
+    assert error(ours, z.astype(np.float32)) < 10 * CLOSE
 
 
 def lens(subject: Subject) -> None:
