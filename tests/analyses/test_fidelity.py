@@ -132,6 +132,8 @@ def test_changes_are_counted_by_token_layer_and_document():
     # independent tokens with variance 1/6 · 5/6.
     effect = 30 / 29 * (10 * 16 / 9 + 20 * 4 / 9) / (120 * 5 / 36 * 120 / 119)
     assert second.differs.n_effective == pytest.approx(120 / effect)
+    # There a token's Jaccard overlap is 1/2 where its set differs, so it varies alike.
+    assert second.jaccard.n_effective == pytest.approx(120 / effect)
     assert found.prompt.differs == [[True, True], [False, True], [False, False], [False, False]]
     assert (found.prompt.hits, found.prompt.n, found.prompt.caveat) == (3, 8, ONE_PROMPT)
 
@@ -160,17 +162,17 @@ def near_tie_texts(margins, changes):
 
 
 def test_near_ties_are_margins_below_the_typical_change():
-    # Changes of 1, 1, 1, 4: the typical one is 1. Margins of 0.5 are near ties and flip; the
-    # margin of 2 flips by the large change; the margin of 3 holds.
-    pair = near_tie_texts([0.5, 0.5, 3.0, 2.0], [1.0, 1.0, 1.0, 4.0])
+    # The typical change is 1. Margins of 0.5 are near ties and flip, but for the one that grows;
+    # the margin of 2 flips by the large change; the margin of 3 holds.
+    pair = near_tie_texts([0.5, 0.5, 3.0, 2.0, 0.5], [1.0, 1.0, 1.0, 4.0, -1.0])
     info = make_model_info(num_layers=1, num_experts=E, top_k=K)
     (layer,) = compared([pair] * 20, info).layers
-    assert layer.differs.value == pytest.approx(3 / 4)
+    assert layer.differs.value == pytest.approx(3 / 5)
     assert layer.typical_change.value == pytest.approx(1, abs=1e-5)
     assert layer.gap_unit == "router logit"
     assert layer.near_ties.value == pytest.approx(2 / 3)
     assert layer.near_ties.n_tokens == 60  # changes, not tokens
-    assert layer.near_ties.null_mean == pytest.approx(1 / 2)
+    assert layer.near_ties.null_mean == pytest.approx(3 / 5)
 
 
 def test_a_common_shift_of_all_logits_is_no_change_of_a_gap():
@@ -199,6 +201,9 @@ def test_experts_outside_the_chosen_groups_are_no_alternative():
     text = routing(np.tile([0, 1, 2], (5, 1, 1)), logits, np.float32(scores))
     edge = Pairs.of([(text, text)]).edge(0)
     np.testing.assert_allclose(edge.margin, 0.1, atol=1e-6)
+    scores[..., 3] = 0  # and where there is none left, no margin
+    whole = routing(np.tile([0, 1, 2], (5, 1, 1)), logits, np.float32(scores))
+    assert not Pairs.of([(whole, whole)]).edge(0).known.any()
 
 
 def test_where_the_scores_are_hidden_near_ties_are_unknown_and_the_rest_is_not():
