@@ -18,7 +18,7 @@ from moetui.model.architecture import Architecture, Site
 from moetui.model.attention import probabilities
 from moetui.model.edits import NONE, Edits
 from moetui.model.mixture import Mixture
-from moetui.model.records import LayerRecord, PassRecord, Want
+from moetui.model.records import SOURCES, LayerRecord, PassRecord, Want
 from moetui.model.selection import BankReachedError, Ranking, uncompiled
 from moetui.model.taps import Attached, FunctionTap, ModuleTap, ParameterTap, Tap
 
@@ -28,7 +28,8 @@ OnPass = Callable[[PassRecord], None]
 class Capture:
     """The taps of one model, made once; `with capture.on(want, on_pass): model(...)` reads.
 
-    ranking: how the operand of top-k is found, as the probe found out.
+    ranking: how the operand of top-k is found; kept: the sources that passes keep; both as the
+    probe found out.
     """
 
     def __init__(self, model: nn.Module, architecture: Architecture) -> None:
@@ -38,8 +39,10 @@ class Capture:
         self._edits = NONE
         self._record = PassRecord([])
         self._layer = 0
+        self._mixture: Mixture | None = None
         self._replaying = False
         self.ranking = Ranking.SEEN
+        self.kept: frozenset[str] = SOURCES
         self._routing_taps = self._make_routing_taps(model)
         self._residual_taps = self._make_residual_taps()
         self._selection_tap = FunctionTap(mx, "argpartition", self._around_argpartition)
@@ -63,7 +66,7 @@ class Capture:
                 yield
         finally:
             # Unevaluated captures would pin the key-value buffers of their pass.
-            self._record = PassRecord([])
+            self._record, self._mixture = PassRecord([]), None
             self._on_pass, self._edits = (lambda record: None), NONE
 
     def _make_routing_taps(self, model: nn.Module) -> list[Tap]:
@@ -117,6 +120,7 @@ class Capture:
             if record.at_router is None:  # the layer has no feed-forward part of its own
                 record.at_router = record.leaving
             record.normed.clear()
+            record.forget(self.kept)
             return output
 
         return around
@@ -124,7 +128,12 @@ class Capture:
     def _around_norm(self, index: int, norm: nn.Module) -> Callable[..., Any]:
         def around(call: Callable[..., Any], h: mx.array, *args: Any, **kwargs: Any) -> Any:
             output = call(h, *args, **kwargs)
-            self._record.layers[index].normed.append((h, output, norm))
+            record = self._record.layers[index]
+            record.normed.append((h, output, norm))
+            if h is record.mixed:
+                record.mixed_normed = output
+            elif h is record.block_output:
+                record.block_normed = output
             return output
 
         return around
@@ -137,7 +146,10 @@ class Capture:
                 record.at_router, record.norm = next(
                     ((h, norm) for h, out, norm in record.normed if out is x), (x, None)
                 )
-            return call(x, *args, **kwargs)
+            output = call(x, *args, **kwargs)
+            if (args or kwargs) and record.mixed is None:
+                record.mixed = output[0] if isinstance(output, tuple) else output
+            return output
 
         return around
 
@@ -168,6 +180,9 @@ class Capture:
     def _around_block(self, layer: int) -> Callable[..., Any]:
         def around(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             output = call(*args, **kwargs)
+            if self._mixture is not None:
+                self._mixture.close()
+            self._record.layers[layer].block_output = output
             if self.ranking is Ranking.REPLAYED:
                 self._replay(partial(call, *args, **kwargs))
             return output
@@ -200,8 +215,9 @@ class Capture:
                 record.expert_outputs = output
             read = record.router_input
             if read is not None and x is not read and x.shape == read.shape:
-                record.bank_input = x
-            return Mixture(record, partial(self._weigh, layer, site)).follow(output)
+                record.bank_input, record.routed_sum = x, output.sum(-2)
+            self._mixture = Mixture(record, partial(self._weigh, layer, site))
+            return self._mixture.follow(output)
 
         return around
 

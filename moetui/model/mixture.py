@@ -19,10 +19,11 @@ from moetui.model.records import LayerRecord
 class Mixture:
     """Follows one call of a bank. `on_weights` sees the weights [..., k] that are multiplied with
     the outputs [..., k, H], notes them and returns what shall be multiplied instead; what the sum
-    is multiplied with afterwards ([..., 1] or one number) goes to `record.factor`."""
+    is multiplied with inside the block ([..., 1] or one number) goes to `record.factor`."""
 
     def __init__(self, record: LayerRecord, on_weights: Callable[[mx.array], mx.array]) -> None:
         self._record, self._on_weights = record, on_weights
+        self._open = True
 
     def follow(self, outputs: mx.array) -> mx.array:
         """The same outputs, observed."""
@@ -37,8 +38,18 @@ class Mixture:
 
     def scale(self, factor: mx.array | float) -> None:
         """Note what the sum over experts is multiplied with."""
-        before = self._record.factor
-        self._record.factor = factor if before is None else before * factor
+        if self._open:
+            before = self._record.factor
+            self._record.factor = factor if before is None else before * factor
+
+    def sum(self, routed: mx.array) -> None:
+        """Note the routed output at its newest scale."""
+        if self._open:
+            self._record.routed_sum = routed
+
+    def close(self) -> None:
+        """The block has put out its result: what happens to it now is the layer's affair."""
+        self._open = False
 
 
 class _Followed(mx.array):
@@ -72,7 +83,9 @@ class _Weighted(_Followed):
     """[..., k, H], each row times its weight."""
 
     def sum(self, *args: Any, **kwargs: Any) -> Any:
-        return _Sum.of(self.mixture, mx.sum(self, *args, **kwargs))
+        total = mx.sum(self, *args, **kwargs)
+        self.mixture.sum(total)
+        return _Sum.of(self.mixture, total)
 
 
 class _Sum(_Followed):
@@ -82,7 +95,9 @@ class _Sum(_Followed):
         scalar = not isinstance(other, mx.array) or other.ndim == 0 or other.shape[-1] == 1
         if not scalar:
             return mx.multiply(self, other)
+        scaled = mx.multiply(self, other)
         self.mixture.scale(other)
-        return self.of(self.mixture, mx.multiply(self, other))
+        self.mixture.sum(scaled)
+        return self.of(self.mixture, scaled)
 
     __rmul__ = __mul__

@@ -278,6 +278,7 @@ def _info(
         routing_error=probe.routing_error,
         decomposition_error=probe.decomposition_error,
         lens_error=probe.lens_error,
+        attention_error=probe.attention_error,
     )
 
 

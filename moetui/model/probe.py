@@ -44,8 +44,8 @@ class Probe:
     shift_invariant: adding 1 to all router logits left experts and weights as they were.
     weights_scale_input: the blocks multiply what their expert reads, not what it puts out.
     lens, decomposition: ready to use.
-    routing_error, lens_error, decomposition_error: one sentence where that cannot be read, None
-    where it holds.
+    routing_error, lens_error, decomposition_error, attention_error: one sentence where that cannot
+    be read, None where it holds.
     """
 
     def __init__(self, network: nn.Module, architecture: Architecture, capture: Capture) -> None:
@@ -66,17 +66,19 @@ class Probe:
         self.top_k = max((_width(layer.indices) for layer in routed), default=0)
         self.weights_scale_input = any(layer.weights is None for layer in routed)
         self.ranking_signs = self._find_ranking(routed) if routed else None
+        self.attention_error = _attention_error(record)
         self.lens = Lens(network, architecture.layers)
         self.lens.set_tuples([layer.returns_tuple for layer in record.layers])
         self.lens_error = self._test_lens(record, stream)
         self.decomposition: Decomposition | None = None
+        self._capture.kept = frozenset()
         self.decomposition_error = self._test_decomposition(record) if routed else None
         self.shift_invariant = self._test_shift(routed) if routed else True
 
     def _pass(self, edits: Edits = NONE) -> PassRecord:
         records: list[PassRecord] = []
         ids = mx.arange(_TOKENS)[None]
-        with self._capture.on(Want(), records.append, edits):
+        with self._capture.on(Want(attention=True), records.append, edits):
             self._network(ids, cache=make_prompt_cache(self._network))
         return records[0]
 
@@ -115,9 +117,12 @@ class Probe:
             lens = self.lens.logits(stream[0])
             error = float(mx.abs(lens - own).max()) / float(mx.abs(own).max())
         except (RuntimeError, ValueError, TypeError, AttributeError, IndexError) as problem:
-            return f"the logit lens does not work on this architecture ({problem})"
+            return f"the logit lens cannot be read on this architecture ({problem})"
         if not error <= self._tolerance:
-            return f"the lens of the last layer misses the model's own logits by {error:.1e}"
+            return (
+                "the logit lens cannot be read on this architecture: for the last layer it is not "
+                "the model's own output"
+            )
         return None
 
     def _test_decomposition(self, record: PassRecord) -> str | None:
@@ -135,7 +140,7 @@ class Probe:
         worst = float(np.max(completeness(host["router_parts"], host["router_logits"])))
         if not worst <= self._tolerance:
             return f"the sources of the router logits miss them by {worst:.1e}"
-        self.decomposition = decomposition
+        self.decomposition, self._capture.kept = decomposition, decomposition.kept
         return None
 
     def _test_shift(self, before: list[LayerRecord]) -> bool:
@@ -155,6 +160,14 @@ def _routing_error(architecture: Architecture, record: PassRecord) -> str | None
     if not all(record.layers[layer].routed for layer in architecture.sites):
         return "this architecture's experts run in one fused step: its routing cannot be read"
     return None
+
+
+def _attention_error(record: PassRecord) -> str | None:
+    """Why there are no attention probabilities, None where some layer has them."""
+    over_tokens = (a.shape[-2:] == (_TOKENS, _TOKENS) for r in record.layers for a in r.attention)
+    if any(over_tokens):
+        return None
+    return "this architecture does not attend to the tokens themselves, one by one"
 
 
 def _joined(record: PassRecord) -> bool:

@@ -17,6 +17,10 @@ class Want:
     expert_outputs: bool = False
 
 
+# What a layer's modules put out on the way: needed to name the parts, and large.
+SOURCES = frozenset({"routed_sum", "block_output", "block_normed", "mixed", "mixed_normed"})
+
+
 @dataclass(eq=False)
 class LayerRecord:
     """What one decoder layer did: lazy arrays as the model made them; None where not seen.
@@ -27,6 +31,9 @@ class LayerRecord:
     indices: the experts that ran. weights: the factors multiplied with expert_outputs
     [..., k, H]; factor: what their sum was multiplied with afterwards. bank_input: what the
     experts read, where that is not the router's input.
+    routed_sum: Σ weight · output as the block made it, where it is one tensor before anything is
+    added. block_output: what the routing block put out; mixed: what the module put out that mixes
+    positions; *_normed: the same after a norm that read it.
     attention: probabilities of every attention that the layer ran, in their order.
     """
 
@@ -42,9 +49,19 @@ class LayerRecord:
     factor: mx.array | float | None = None
     bank_input: mx.array | None = None
     expert_outputs: mx.array | None = None
+    routed_sum: mx.array | None = None
+    block_output: mx.array | None = None
+    block_normed: mx.array | None = None
+    mixed: mx.array | None = None
+    mixed_normed: mx.array | None = None
     attention: list[mx.array] = field(default_factory=list)
     returns_tuple: bool = False
     normed: list[tuple[mx.array, mx.array, nn.Module]] = field(default_factory=list)
+
+    def forget(self, kept: frozenset[str]) -> None:
+        """Drop the sources that nobody will read: references keep the pass's memory."""
+        for name in SOURCES - kept:
+            setattr(self, name, None)
 
     @property
     def routed(self) -> bool:

@@ -32,9 +32,9 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     `digest` identifies configuration and weights (see `moetui.model.digest`). `quantization` and
     `router_bits` describe the checkpoint; `dtype` is what the weights were computed with.
-    `routing_error`, `decomposition_error` and `lens_error` say in one sentence why the self-test
-    made at load does not allow these readings; None where it passed. With a `routing_error` the
-    model has experts, and no layer of it is read.
+    `routing_error`, `decomposition_error`, `lens_error` and `attention_error` say in one sentence
+    why the self-test made at load does not allow these readings; None where it passed. With a
+    `routing_error` the model has experts, and no layer of it is read.
     """
 
     name: str
@@ -60,6 +60,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     routing_error: str | None = None
     decomposition_error: str | None = None
     lens_error: str | None = None
+    attention_error: str | None = None
 
     @property
     def is_moe(self) -> bool:
