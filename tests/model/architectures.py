@@ -7,12 +7,17 @@ make it the interesting one (groups, correction biases, shared experts, softmax 
 
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_map_with_path
+from mlx.utils import tree_flatten, tree_map_with_path
 from mlx_lm.utils import _get_classes
+
+from tests.reference.values import DATA
 
 VOCABULARY = 288
 LAYERS = 4
@@ -137,7 +142,7 @@ _LAGUNA = {
 }  # fmt: skip
 
 # A name, and what its configuration adds to COMMON; `model_type` where it is not the name;
-# "nested": everything is in `text_config`, as multimodal checkpoints have it.
+# "nested": everything is in `text_config`, as multimodal checkpoints have it, but "beside".
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "Klear": {"n_shared_experts": 2},
     "afmoe": {"num_shared_experts": 1, **GROUPS, "route_scale": 2.8, "num_experts": 8,
@@ -198,7 +203,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "muse_spark": {"nested": True, "rope_parameters": _ROPE, "layer_rope_theta": [1000.0, 0.0] * 2,
                    "layer_types": FULL_AND_SLIDING, "final_logit_softcapping": 20.0,
                    "output_multiplier": 0.2, "moe_hidden_size": 32, "post_norm_eps": 1e-6,
-                   "num_shared_experts": 0},
+                   "num_shared_experts": 0, "beside": {"audio_config": {"out_hidden_size": 64}}},
     "nemotron_h": {**_NEMOTRON, **GROUPS},
     "nemotron_h (latent)": {"model_type": "nemotron_h", **_NEMOTRON, "moe_latent_size": 32},
     "olmoe": {"num_key_value_heads": 4, "norm_topk_prob": False},
@@ -230,8 +235,9 @@ def config_of(name: str) -> dict[str, Any]:
     entry = dict((ARCHITECTURES | DENSE)[name])
     model_type = entry.get("model_type", name)
     if entry.pop("nested", False):
+        beside = entry.pop("beside", {})
         text = {**COMMON, "model_type": model_type, **entry}
-        return {"model_type": name, "text_config": text, "vocab_size": VOCABULARY}
+        return {"model_type": name, "text_config": text, "vocab_size": VOCABULARY, **beside}
     return {**COMMON, **entry, "model_type": model_type}
 
 
@@ -239,6 +245,7 @@ def build(name: str, seed: int = 0) -> nn.Module:
     """A random instance: matrices N(0, 1/fan_in) so that routing has a margin, norms near 1, and
     every bias away from 0, correction biases of the selection too."""
     config = config_of(name)
+    mx.random.seed(seed)  # what keeps its own initial value
     model_class, args_class = _get_classes(config)
     model = model_class(args_class.from_dict(config))
     model.update(_randomised(model.parameters(), seed))
@@ -260,3 +267,15 @@ def _randomised(parameters: Any, seed: int) -> Any:
         return array + 0.1 * noise
 
     return tree_map_with_path(draw, parameters)
+
+
+def save(name: str, folder: Path) -> nn.Module:
+    """Write the random instance as a checkpoint in mlx-lm's own layout; the instance."""
+    model = build(name)
+    arrays = dict(tree_flatten(model.parameters()))
+    mx.save_safetensors(str(folder / "model.safetensors"), arrays, {"format": "mlx"})
+    (folder / "config.json").write_text(json.dumps(config_of(name)))
+    for file in (DATA / "olmoe").glob("tokenizer*"):
+        shutil.copy(file, folder)
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    return model

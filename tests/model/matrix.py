@@ -264,7 +264,10 @@ def _routed_apart_from_shared(subject: Subject) -> None:
     first, second = sites[0], sites[1]
     whole, without = (outputs[0].astype(np.float64) for outputs in subject.blocks)
     added = (trace.streams.leaving - trace.streams.at_router)[:, first.layer]
-    routed = added * (whole - without) / whole  # a norm on the way multiplies elementwise
+    scale = np.full_like(whole, (added * whole).sum() / (whole * whole).sum())
+    if error(scale * whole, added) > 1e-3:  # a norm on the way multiplies elementwise
+        scale = added / whole
+    routed = scale * (whole - without)
     gain = trace.streams.router_input[:, 1] / trace.streams.at_router[:, second.layer]
     z = (routed * gain) @ np.array(second.router["weight"]).astype(np.float64).T
     ours = trace.router_parts[:, 1, trace.part_names.index("routed experts")]

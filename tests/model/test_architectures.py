@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
-from tests.model.architectures import ARCHITECTURES
+import mlx.core as mx
+import mlx_lm.models
+import numpy as np
+import pytest
+from mlx_lm.models.cache import make_prompt_cache
+
+import moetui
+from moetui.errors import ModelError
+from tests.model.architectures import ARCHITECTURES, save
 from tests.model.matrix import CHECKS, README, cell, subject_of, written
 
 SEPARATE = "experts as separate modules"
@@ -35,6 +43,21 @@ def test_what_is_read_of_every_architecture(name: str, check: str) -> None:
         assert reason is None
 
 
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_checkpoint_of_every_architecture_loads_from_disk(name: str, tmp_path: Path) -> None:
+    network = save(name, tmp_path)
+    subject = subject_of(name)
+    if isinstance(subject, str):
+        with pytest.raises(ModelError, match=METAL):
+            moetui.load(tmp_path)
+        return
+    model = moetui.load(tmp_path)
+    plain = network(mx.array(subject.ids)[None], cache=make_prompt_cache(network))
+    assert np.array_equal(model.trace(subject.ids, lens=0).logits, np.array(plain)[0, -1])
+    expected = subject.model.info
+    assert (model.info.moe_layers, model.info.top_k) == (expected.moe_layers, expected.top_k)
+
+
 def test_the_readme_shows_the_table_as_it_is_now() -> None:
     text = README.read_text(encoding="utf-8")
     assert written(text) == text, "python -m tests.model.matrix --write"
@@ -42,11 +65,7 @@ def test_the_readme_shows_the_table_as_it_is_now() -> None:
 
 def test_the_table_names_every_model_file_with_an_expert_bank() -> None:
     """A new mlx-lm may bring another; it belongs into the table."""
-    import mlx_lm.models
-
     folder = next(iter(mlx_lm.models.__path__))
-    from pathlib import Path
-
     files = {
         path.stem
         for path in Path(folder).glob("*.py")
