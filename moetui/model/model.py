@@ -268,7 +268,7 @@ def _info(
         dtype=probe.dtype,
         backend="cpu" if mx.default_device() == mx.Device(mx.cpu) else _gpu(),
         quantization=f"{bits}-bit {quantization.get('mode', 'affine')}" if bits else None,
-        router_bits=next((site.bits for site in sites.values() if site.bits), None)
+        router_bits=min((site.bits for site in sites.values() if site.bits), default=None)
         or _BITS.get(stored)
         if sites
         else None,

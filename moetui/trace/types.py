@@ -31,7 +31,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What a model is, as far as results must name it.
 
     `digest` identifies configuration and weights (see `moetui.model.digest`). `quantization` and
-    `router_bits` describe the checkpoint; `dtype` is what the weights were computed with.
+    `router_bits` (those of its coarsest router) describe the checkpoint; `dtype` is what the
+    weights were computed with.
     `routing_error`, `decomposition_error`, `lens_error` and `attention_error` say in one sentence
     why the self-test made at load does not allow these readings; None where it passed. With a
     `routing_error` the model has experts, and no layer of it is read.

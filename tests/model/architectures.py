@@ -224,15 +224,10 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
              "ffn_config": {"ffn_hidden_size": 32, "moe_num_experts": 8, "moe_top_k": 3}},
 }  # fmt: skip
 
-DENSE: dict[str, dict[str, Any]] = {
-    "llama": {},
-    "qwen3": {},
-}
-
 
 def config_of(name: str) -> dict[str, Any]:
     """The configuration of one entry, as its config.json would have it."""
-    entry = dict((ARCHITECTURES | DENSE)[name])
+    entry = dict(ARCHITECTURES[name])
     model_type = entry.get("model_type", name)
     if entry.pop("nested", False):
         beside = entry.pop("beside", {})
@@ -242,19 +237,20 @@ def config_of(name: str) -> dict[str, Any]:
 
 
 def build(name: str, seed: int = 0) -> nn.Module:
-    """A random instance: matrices N(0, 1/fan_in) so that routing has a margin, norms near 1, and
-    every bias away from 0, correction biases of the selection too."""
+    """A random instance in float32, the same for the same seed."""
     config = config_of(name)
     mx.random.seed(seed)  # what keeps its own initial value
     model_class, args_class = _get_classes(config)
     model = model_class(args_class.from_dict(config))
-    model.update(_randomised(model.parameters(), seed))
+    model.update(randomised(model.parameters(), seed))
     model.set_dtype(mx.float32)
     mx.eval(model.parameters())
     return model
 
 
-def _randomised(parameters: Any, seed: int) -> Any:
+def randomised(parameters: Any, seed: int) -> Any:
+    """Matrices N(0, 1/fan_in), so that routers decide clearly; vectors away from 0 and 1, where
+    initialisers leave them and a program that forgot one would pass."""
     keys = iter(mx.random.split(mx.random.key(seed), 4096))
 
     def draw(path: str, array: mx.array) -> mx.array:

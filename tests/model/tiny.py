@@ -8,10 +8,9 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_map_with_path
 from mlx_lm.utils import _get_classes, load_model, quantize_model, save_config, save_model
 
-from tests.model.architectures import COMMON, config_of
+from tests.model.architectures import COMMON, config_of, randomised
 from tests.reference.values import DATA
 
 # Widths that groups of 64 divide, so that every matrix can be packed in any mode.
@@ -42,7 +41,7 @@ def network(name: str, seed: int = 0) -> tuple[nn.Module, dict[str, Any]]:
     config = _dense(name) if name in DENSE else _wide(config_of(name))
     model_class, args_class = _get_classes(config)
     made = model_class(args_class.from_dict(config))
-    made.update(_randomised(made.parameters(), seed))
+    made.update(randomised(made.parameters(), seed))
     made.set_dtype(mx.float32)
     made.eval()
     mx.eval(made.parameters())
@@ -83,19 +82,3 @@ def _wide(config: dict[str, Any]) -> dict[str, Any]:
         return {**config, "text_config": _wide(config["text_config"])}
     return {name: WIDE[name] if value == COMMON.get(name) and name in WIDE else value
             for name, value in config.items()}  # fmt: skip
-
-
-def _randomised(parameters: Any, seed: int) -> Any:
-    """Matrices N(0, 1/fan_in), so that routers decide clearly; vectors away from 0 and 1, where
-    initialisers leave them and a program that forgot one would pass."""
-    keys = iter(mx.random.split(mx.random.key(seed), 4096))
-
-    def draw(path: str, array: mx.array) -> mx.array:
-        noise = mx.random.normal(array.shape, key=next(keys))
-        if array.ndim >= 2:
-            return noise * array.shape[-1] ** -0.5
-        if path.rpartition(".")[2] in {"A_log", "dt_bias", "D"}:  # recurrences stay stable so
-            return array
-        return array + 0.2 * noise
-
-    return tree_map_with_path(draw, parameters)
