@@ -94,9 +94,11 @@ def _deliver(data: bytes, output: Path | None) -> None:
 
 def _summary(result: Trace) -> bytes:
     """Plain text: for every token the experts of the routing layers with their weights, and what
-    the lens reads there; of a model without routing, what it reads at every layer."""
+    the lens reads there; of a model without routing, what it reads at every layer. What the
+    self-test found unreadable is said first."""
     info = result.model
     lines = [f"{info.name}: {info.architecture}, {info.num_layers} layers, {_experts(info)}"]
+    lines += [f"note: {error}" for error in (info.decomposition_error, info.lens_error) if error]
     layers = result.layers if info.is_moe else result.lens_layers
     for row, token in enumerate(result.tokens):
         origin = "prompt" if row < result.prompt_tokens else "generated"

@@ -13,6 +13,7 @@ import moetui
 from moetui.cli import run
 from moetui.trace import TraceDocument
 from tests.model import tiny
+from tests.model.architectures import save
 
 PROMPT = "127 + 45 ="
 KEYS = {
@@ -134,3 +135,13 @@ def test_bad_usage_is_two_lines_and_an_exit_code(
     assert out == "" and len(lines) == 2
     assert lines[0].startswith("error: ") and says in lines[0]
     assert lines[1].startswith("hint: ")
+
+
+def test_the_text_says_what_cannot_be_read_of_the_architecture(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    save("deepseek_v41", tmp_path)
+    assert run(["trace", "-m", str(tmp_path), "-p", "127", "--format", "text"]) == 0
+    notes = [line for line in capfd.readouterr().out.splitlines() if line.startswith("note: ")]
+    assert "residual stream is not one sum" in notes[0]
+    assert "logit lens cannot be read" in notes[1]
