@@ -6,11 +6,11 @@ import json
 import re
 import struct
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from moetui.errors import ModelError
+from moetui.model.supported import is_supported
 
 _AGAIN = "copy or download the checkpoint again"
 _HEADER_LIMIT = 100_000_000  # the safetensors format's own limit
@@ -48,10 +48,7 @@ def architecture(config: Mapping[str, Any], folder: Path) -> str:
             f"{folder} wants to run its own code ({config['model_file']!r})",
             "moetui runs no code from checkpoints; use a model that mlx-lm knows by itself",
         )
-    from mlx_lm.utils import MODEL_REMAPPING
-
-    module = MODEL_REMAPPING.get(model_type, model_type)
-    if find_spec(f"mlx_lm.models.{module}") is None:
+    if not is_supported(model_type):
         raise ModelError(
             f"mlx-lm does not know the architecture {model_type!r}",
             "a newer mlx-lm may: pip install -U mlx-lm",

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from moetui.errors import ModelError, UsageError
 from moetui.model.architecture import Architecture, examine
+from moetui.model.backend import backend
 from moetui.model.capture import Capture, LayerRecord, PassRecord, Want
 from moetui.model.decompose import Decomposition
 from moetui.model.digest import digest
@@ -264,7 +265,7 @@ def _info(
         parameters=_parameters(model.network),
         weight_bytes=sum(array.nbytes for array in arrays),
         dtype=probe.dtype,
-        backend="cpu" if mx.default_device() == mx.Device(mx.cpu) else _gpu(),
+        backend=backend(),
         quantization=f"{bits}-bit {quantization.get('mode', 'affine')}" if bits else None,
         router_bits=next((site.bits for site in sites.values() if site.bits), None)
         or _BITS.get(stored)
@@ -278,10 +279,6 @@ def _info(
 
 
 _BITS = {"float32": 32, "bfloat16": 16, "float16": 16}
-
-
-def _gpu() -> str:
-    return "metal" if mx.metal.is_available() else "cuda"
 
 
 def _parameters(network: nn.Module) -> int:
