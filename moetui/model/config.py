@@ -27,10 +27,13 @@ TOP_K_KEYS = (
     "moe_topk",
     "moe_k",
 )
-LAYER_KEYS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
-HIDDEN_KEYS = ("hidden_size", "d_model", "n_embd", "dim")
-# Parts of the configuration that describe the language model of a larger one, or its experts.
-NESTED_KEYS = ("text_config", "language_config", "llm_config", "ffn_config")
+LAYER_KEYS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer", "num_transformer_layers")
+HIDDEN_KEYS = ("hidden_size", "d_model", "n_embd", "dim", "hidden_dim", "model_dim")
+HEAD_KEYS = ("num_attention_heads", "n_heads", "n_head", "num_heads", "num_query_heads")
+# Heads of the keys and values that are cached.
+KV_HEAD_KEYS = ("num_key_value_heads", "num_kv_heads", "n_kv_heads", "kv_n_heads")
+# Parts of the configuration: the language model of a larger one, its experts, its attention.
+NESTED_KEYS = ("text_config", "language_config", "llm_config", "ffn_config", "attn_config")
 
 
 @dataclass(frozen=True)
@@ -57,10 +60,10 @@ def claims(config: Mapping[str, Any]) -> Claims:
     """Sizes of the language model that `config` describes."""
     whole = language_part(config)
     return Claims(
-        experts=_count(whole, EXPERT_KEYS) or 0,
-        top_k=_count(whole, TOP_K_KEYS),
-        layers=_count(whole, LAYER_KEYS),
-        hidden_size=_count(whole, HIDDEN_KEYS),
+        experts=count(whole, EXPERT_KEYS) or 0,
+        top_k=count(whole, TOP_K_KEYS),
+        layers=count(whole, LAYER_KEYS),
+        hidden_size=count(whole, HIDDEN_KEYS),
     )
 
 
@@ -86,11 +89,11 @@ def packing(config: Mapping[str, Any]) -> Packing | None:
     if method == "mxfp8":
         return Packing(8, 32, "mxfp8")
     if method == "modelopt":
-        return Packing(4, _count(settings, ("group_size",)) or 16, "nvfp4")
-    bits = _count(settings, ("bits",))
+        return Packing(4, count(settings, ("group_size",)) or 16, "nvfp4")
+    bits = count(settings, ("bits",))
     if bits is not None:
         mode = settings.get("mode", "affine")
-        return Packing(bits, _count(settings, ("group_size",)), str(mode))
+        return Packing(bits, count(settings, ("group_size",)), str(mode))
     if isinstance(method, str):
         return Packing(8 if method == "fp8" else 4, None, method)
     return None
@@ -106,7 +109,7 @@ def quantization(config: Mapping[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def _count(config: Mapping[str, Any], keys: Iterable[str]) -> int | None:
+def count(config: Mapping[str, Any], keys: Iterable[str]) -> int | None:
     """The first positive whole number under `keys`; the largest where layers have their own."""
     for key in keys:
         value = config.get(key)

@@ -63,9 +63,13 @@ def _linux_available(root: Path) -> Iterator[int]:
         allowed = _number(_text(group / limit))
         used = _number(_text(group / usage))
         if allowed is not None and used is not None:
-            # Pages of files that were only read can be taken back at any time.
-            cached = re.search(r"^(?:total_)?inactive_file (\d+)", _text(group / "memory.stat"), re.M)
-            yield max(0, allowed - used + (int(cached[1]) if cached else 0))
+            yield max(0, allowed - used + _reclaimable(group))
+
+
+def _reclaimable(group: Path) -> int:
+    """Pages of files that were only read: the kernel takes them back at any time."""
+    found = re.search(r"^(?:total_)?inactive_file (\d+)", _text(group / "memory.stat"), re.M)
+    return int(found[1]) if found else 0
 
 
 def _control_groups(root: Path) -> Iterator[tuple[Path, str, str]]:
