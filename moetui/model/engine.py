@@ -111,11 +111,12 @@ class EngineThread:
         self._note(f"loading {name}")
         self._publish(phase=Phase.LOADING, detail=name, failure=None)
         if self._model is not None:
-            # A typing error must not cost the model that works.
+            # A bad name or checkpoint must not cost the model that works.
             from moetui.model.checkpoint import check
+            from moetui.model.load import require_memory
             from moetui.model.locate import locate
 
-            check(locate(name))
+            require_memory(check(locate(name)), name, freed=self._model.info.weight_bytes)
             self._forget_model()
         try:
             self._model = load(name, progress=lambda step: self._step(step, stop))

@@ -24,6 +24,7 @@ from moetui.model.lens import LazyLens, Lens, readout
 from moetui.model.probe import Probe
 from moetui.model.readings import LazyReadings, make_streams, read
 from moetui.model.text import TokenTexts
+from moetui.model.tokenizer import encode
 from moetui.trace import LensReadout, ModelInfo, Trace
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Model:
         """Token ids of `text`, int32 [T], with the special tokens that the model expects."""
         bos = self.tokenizer.bos_token
         special = bos is None or not text.startswith(bos)
-        return np.array(self.tokenizer.encode(text, add_special_tokens=special), np.int32)
+        return np.array(encode(self.tokenizer, text, special=special), np.int32)
 
     def token_text(self, token_id: int) -> str:
         """Readable text of one token."""
