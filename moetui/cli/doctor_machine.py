@@ -7,11 +7,11 @@ import shutil
 import sys
 from functools import lru_cache
 from importlib import metadata
-from pathlib import Path
 from platform import machine, python_version
 from typing import TYPE_CHECKING
 
-from moetui.cli.doctor_report import Check, as_bytes
+from moetui.cli.doctor_report import Check
+from moetui.sizes import size_text
 
 if TYPE_CHECKING:
     from moetui.model.health import Device
@@ -94,13 +94,15 @@ def speed() -> Check:
 
 def memory() -> Check:
     """How much there is, how much is free, and how much of it mlx may use."""
-    from moetui.model.memory import available_memory, total_memory
+    from moetui.model.memory import room, total_memory
 
     device = _device()
-    total, free = total_memory(), available_memory(device.backend)
-    parts = [f"{as_bytes(size)} {what}" for size, what in ((total, "in all"), (free, "free")) if size]
+    total, free = total_memory(), room(device.backend)
+    parts = [
+        f"{size_text(size)} {what}" for size, what in ((total, "in all"), (free, "free")) if size
+    ]
     if device.usable_bytes is not None:
-        parts.append(f"{as_bytes(device.usable_bytes)} for {device.backend}")
+        parts.append(f"{size_text(device.usable_bytes)} for {device.backend}")
     scarce = free is not None and free < _SCARCE
     return Check(
         name="memory",
@@ -126,7 +128,7 @@ def cache() -> Check:
     models = [repo for repo in found.repos if repo.repo_type == "model"]
     size = sum(repo.size_on_disk for repo in models)
     broken = len(found.warnings)
-    said = f"{len(models)} in {path}, {as_bytes(size)}"
+    said = f"{len(models)} in {path}, {size_text(size)}"
     return Check(
         name="models",
         status="attention" if broken else "ok",

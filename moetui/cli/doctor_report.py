@@ -49,12 +49,3 @@ def as_text(check: Check, colours: dict[Status, str] | None = None) -> str:
     if check.advice is None:
         return line
     return f"{line}\n{'':<{_STATUS + _NAME + 2}}→ {check.advice}"
-
-
-def as_bytes(size: int | float) -> str:
-    """A size as people read it: 5.3 MB, 17 GB (powers of 1,000)."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 999.5 or unit == "GB":
-            break
-        size /= 1000
-    return f"{size:.0f} {unit}" if unit == "bytes" or size >= 99.5 else f"{size:.3g} {unit}"

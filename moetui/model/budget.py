@@ -16,14 +16,26 @@ from pathlib import Path
 from typing import Any
 
 from moetui.errors import ModelError
+from moetui.model.config import (
+    HEAD_KEYS,
+    HIDDEN_KEYS,
+    KV_HEAD_KEYS,
+    LAYER_KEYS,
+    claims,
+    count,
+    language_part,
+)
 from moetui.model.safetensors import ITEM_BYTES, Tensor
-from moetui.model.values import EXPERT_KEYS, HIDDEN_KEYS, LAYER_KEYS
 
 # Tokens for which there must be room besides the weights: one full pass of a prompt.
 CONTEXT = 2048
 _FLOATS = frozenset(("F16", "BF16", "F32"))
 _FLOAT8 = frozenset(("F8_E4M3",))
 _GROUPS = 4  # of router_parts: embedding, attention, experts, the rest
+# Latent attention whose cache mlx-lm keeps unfolded, as keys and values of every head.
+_UNFOLDED = ("deepseek_v2", "minicpm3", "youtu_llm")
+_TWO_ATTENTIONS = ("longcat_flash", "longcat_flash_ngram")  # in every layer
+_LATENT_HEAD = ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
 _STREAMS = 3  # entering a layer, at its router, leaving it
 _LAYER = re.compile(r"(?:^|\.)(\d+)\.")
 _CGROUP_FILES = (
@@ -81,23 +93,29 @@ def weight_bytes(tensors: Mapping[str, Tensor], *, cpu: bool) -> int:
 def cache_bytes(config: Mapping[str, Any], context: int, item_bytes: int) -> int:
     """Bytes of keys and values of all layers at `context` tokens.
 
-    An upper bound: sliding windows, latent attention and layers without attention need less.
+    An upper bound where the configuration does not list which layers keep them, and for layers
+    that keep no more than a window.
     """
-    heads = _size(config, "num_attention_heads", "n_head", "n_heads")
-    groups = _size(config, "num_key_value_heads") or heads
-    width = _size(config, "head_dim") or _size(config, *HIDDEN_KEYS) // max(heads, 1)
-    return 2 * _size(config, *LAYER_KEYS) * groups * width * context * item_bytes
+    whole = language_part(config)
+    kinds = whole.get("layer_types")
+    layers = count(whole, LAYER_KEYS) or 0
+    if isinstance(kinds, list):
+        # State-space, convolution and linear-attention layers keep a fixed, small state.
+        layers = sum("attention" in str(kind) and "linear" not in str(kind) for kind in kinds)
+    attentions = 2 if whole.get("model_type") in _TWO_ATTENTIONS else 1
+    return layers * attentions * _cached_numbers(whole) * context * item_bytes
 
 
 def capture_bytes(config: Mapping[str, Any], context: int) -> int:
     """Bytes that a trace of `context` tokens takes, and its readings while a pass of at most
     2,048 tokens runs: router logits, scores and parts, residual streams, next-token logits."""
-    experts, layers = _size(config, *EXPERT_KEYS), _size(config, *LAYER_KEYS)
+    said = claims(config)
+    experts, layers = said.experts, said.layers or 0
     # router_logits, selection_scores, router_parts, two seed_parts
     routing = layers * experts * (2 + _GROUPS + 2)
-    streams = layers * _size(config, *HIDDEN_KEYS) * _STREAMS
-    logits = _size(config, "vocab_size")
-    return 4 * (context * routing + min(context, CONTEXT) * streams + logits)
+    streams = layers * (said.hidden_size or 0) * _STREAMS
+    logits = count(language_part(config), ("vocab_size",)) or 0  # a pass computes those of all rows
+    return 4 * (context * routing + min(context, CONTEXT) * (streams + logits))
 
 
 def available_memory(root: Path = Path("/")) -> int | None:
@@ -143,17 +161,19 @@ def require(need: Need, available: int | None, name: str, *, packed: bool) -> No
     )
 
 
-def _size(config: Mapping[str, Any], *keys: str) -> int:
-    """The first whole number under `keys`, in a nested text_config too; 0 when there is none."""
-    nested = config.get("text_config")
-    for part in (config, nested if isinstance(nested, dict) else {}):
-        for key in keys:
-            value = part.get(key)
-            if isinstance(value, list):
-                value = max((v for v in value if isinstance(v, int)), default=None)
-            if isinstance(value, int):
-                return value
-    return 0
+def _cached_numbers(whole: Mapping[str, Any]) -> int:
+    """Numbers that an attention layer keeps of one token: keys and values of every head, or the
+    latent that both are made from."""
+    heads = count(whole, HEAD_KEYS) or 1
+    latent = count(whole, ("kv_lora_rank",))
+    if latent is not None:
+        nope, rope, value = (count(whole, (key,)) or 0 for key in _LATENT_HEAD)
+        unfolded = whole.get("model_type") in _UNFOLDED
+        numbers = heads * (nope + rope + value) if unfolded else latent + rope
+        indexer = count(whole, ("index_head_dim",)) or 0  # of sparse attention: kept twice
+        return numbers + 2 * indexer
+    size = count(whole, ("head_dim",)) or (count(whole, HIDDEN_KEYS) or 0) // heads
+    return 2 * (count(whole, KV_HEAD_KEYS) or heads) * size
 
 
 def _loaded_bytes(tensor: Tensor, *, cpu: bool) -> int:

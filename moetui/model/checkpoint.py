@@ -148,7 +148,7 @@ def _read_headers(folder: Path) -> dict[str, Tensor]:
     if not paths:
         raise _no_weights(folder)
     promised = dict(_indexed(folder))
-    for shard in promised.values():
+    for shard in sorted(set(promised.values())):
         if not (folder / shard).is_file():
             raise ModelError(f"{folder} lacks {shard}, which its index names", AGAIN)
     tensors: dict[str, Tensor] = {}

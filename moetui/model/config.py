@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 # Routed experts of a layer. Shared experts (n_shared_experts, …) are no choice of the router.
 EXPERT_KEYS = (
     "num_experts",
@@ -27,9 +29,9 @@ TOP_K_KEYS = (
     "moe_topk",
     "moe_k",
 )
-LAYER_KEYS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer", "num_transformer_layers")
-HIDDEN_KEYS = ("hidden_size", "d_model", "n_embd", "dim", "hidden_dim", "model_dim")
-HEAD_KEYS = ("num_attention_heads", "n_heads", "n_head", "num_heads", "num_query_heads")
+LAYER_KEYS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
+HIDDEN_KEYS = ("hidden_size", "d_model", "n_embd")
+HEAD_KEYS = ("num_attention_heads", "n_heads", "n_head")
 # Heads of the keys and values that are cached.
 KV_HEAD_KEYS = ("num_key_value_heads", "num_kv_heads", "n_kv_heads", "kv_n_heads")
 # Parts of the configuration: the language model of a larger one, its experts, its attention.
@@ -46,8 +48,7 @@ class Claims:
     hidden_size: int | None
 
 
-@dataclass(frozen=True)
-class Packing:
+class Packing(msgspec.Struct, frozen=True):
     """How the weights are packed: bits a weight, weights that share a scale (None when the file
     leaves that open), and the scheme by mlx's or the checkpoint's own name."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Set
 
-import msgspec
+from moetui.model.safetensors import Tensor
 
 # `model.layers.3.mlp.experts.7.up_proj.weight`: one tensor an expert.
 _NUMBERED = re.compile(r"(?:^|\.)(?:experts|moe\.mlp)\.(\d+)\.")
@@ -19,20 +19,6 @@ _STACKED = re.compile(r"(?:^|\.)(?:experts|switch_mlp|switch_glu)(?:\.|$)")
 _LAYER = re.compile(r"(?:^|\.)(?:layers|blocks|h)\.(\d+)\.")
 _GATES = frozenset(("gate", "router"))
 _BITS = {"F64": 64, "F32": 32, "BF16": 16, "F16": 16, "F8_E4M3": 8, "F8_E5M2": 8}
-
-
-class Tensor(msgspec.Struct, frozen=True):
-    """One tensor as its header announces it: its type by the format's name, its shape, and where
-    its bytes begin and end in the data that follow the header."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    data_offsets: tuple[int, int]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes in the file."""
-        return self.data_offsets[1] - self.data_offsets[0]
 
 
 Tensors = Mapping[str, Tensor]

@@ -36,9 +36,14 @@ def locate(model: str | os.PathLike[str], *, download: bool = False) -> Path:
         raise ModelError("the model's name is empty", "give demo, a model folder, or org/name")
     if (path := _existing(name)) is not None:
         return _folder(path)
-    if name.startswith((".", "/", "~")) or not _REPOSITORY.fullmatch(name):
+    if name.startswith((".", "/", "~")) or not is_repository(name):
         raise _unknown(name, NAMES)
     return _from_hub(name, download=download)
+
+
+def is_repository(name: str) -> bool:
+    """Whether `name` is written as a name in the Hugging Face Hub: org/name."""
+    return _REPOSITORY.fullmatch(name) is not None
 
 
 def _existing(name: str) -> Path | None:

@@ -70,11 +70,14 @@ def _bundled() -> Iterator[Candidate]:
 
 
 def _cached() -> Iterator[Candidate]:
-    cache = scan_hub_cache()
+    try:
+        cache = scan_hub_cache()
+    except OSError:
+        return
     if cache is None:
         return
     whole = {repo.repo_path.name: repo for repo in cache.repos if repo.repo_type == "model"}
-    for path in sorted(cache.cache_dir.glob("models--*"), key=lambda path: path.name.lower()):
+    for path in _by_name(hub_cache().glob("models--*")):
         repo = whole.get(path.name)
         yield _of_repo(repo) if repo is not None else _of_damaged_repo(path)
 
@@ -114,8 +117,11 @@ def _subfolders(folder: Path) -> list[Path]:
         found = [path for path in folder.iterdir() if path.is_dir()]
     except OSError:
         return []
-    visible = (path for path in found if not path.name.startswith("."))
-    return sorted(visible, key=lambda path: path.name.lower())
+    return _by_name(path for path in found if not path.name.startswith("."))
+
+
+def _by_name(paths: Iterable[Path]) -> list[Path]:
+    return sorted(paths, key=lambda path: path.name.lower())
 
 
 def _may_be_model(folder: Path) -> bool:

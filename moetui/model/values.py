@@ -14,29 +14,17 @@ from pathlib import Path
 from typing import Any, TypeGuard, get_args, get_type_hints
 
 from moetui.errors import ModelError
+from moetui.model.config import EXPERT_KEYS, HEAD_KEYS, HIDDEN_KEYS, LAYER_KEYS, TOP_K_KEYS
 from moetui.model.files import shown
 from moetui.model.safetensors import Tensor
 
 _HINT = "its config.json is damaged or of another model; copy or download it again"
-HIDDEN_KEYS = ("hidden_size", "d_model", "n_embd")
-LAYER_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-EXPERT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
-TOP_K_KEYS = (
-    "num_experts_per_tok",
-    "num_experts_per_token",
-    "moe_topk",
-    "moe_top_k",
-    "moe_k",
-    "top_k_experts",
-)
 # Whole numbers from 1 in every language model that has them (a list gives one a layer).
 _POSITIVE = frozenset(
     (
         *HIDDEN_KEYS,
         *LAYER_KEYS,
-        "num_attention_heads",
-        "n_head",
-        "n_heads",
+        *HEAD_KEYS,
         "num_key_value_heads",
         "head_dim",
         "vocab_size",
