@@ -52,6 +52,7 @@ class ModelDialog(Dialog[str]):
                 placeholder="type to filter, or a folder, or org/name",
                 id="model-name",
                 compact=True,
+                select_on_focus=False,
             )
             yield OptionList(id="models", markup=False, compact=True)
             yield Static("", id="about", markup=False)
