@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -87,7 +89,7 @@ def look_at(folder: Path) -> Checkpoint:
 def model_type(config: Mapping[str, Any], folder: Path) -> str:
     """The architecture that `config` names; ModelError for none, and for code of its own."""
     name = config.get("model_type")
-    if not isinstance(name, str) or not re.fullmatch(r"[\w-]+", name):
+    if not isinstance(name, str) or not re.fullmatch(r"[\w-]{1,64}", name):
         raise ModelError(
             f"{folder / 'config.json'} names no model_type", "give a language model's folder"
         )
@@ -107,12 +109,17 @@ def architecture(config: Mapping[str, Any], folder: Path) -> str:
     name = model_type(config, folder)
     from mlx_lm.utils import MODEL_REMAPPING
 
-    module = f"mlx_lm.models.{MODEL_REMAPPING.get(name, name)}"
+    printed = io.StringIO()
     try:
-        known = import_module(module)
+        with redirect_stdout(printed):
+            known = import_module(f"mlx_lm.models.{MODEL_REMAPPING.get(name, name)}")
         _, arguments = known.Model, known.ModelArgs  # files beside the models have neither
     except (ImportError, AttributeError) as error:
         raise _unsupported(name) from error
+    except SystemExit as error:  # how some files of mlx-lm say that they want another package
+        raise ModelError(
+            f"mlx-lm cannot build {name!r} here", " ".join(printed.getvalue().split())
+        ) from error
     check_types(config, arguments, folder / "config.json")
     return name
 

@@ -55,7 +55,7 @@ def read_header(path: Path) -> dict[str, Tensor]:
     content = parse_json(raw, f"the header of {path}")
     if not isinstance(content, dict):
         raise ModelError(f"{path} is damaged: its header is no JSON object", AGAIN)
-    metadata = content.pop("__metadata__", {})
+    metadata = content.pop("__metadata__", None) or {}  # mlx writes null for none
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise ModelError(f"{path} is damaged: its metadata are not text", AGAIN)
     tensors = {name: _tensor(path, name, entry) for name, entry in content.items()}

@@ -7,6 +7,7 @@ from typing import Any
 
 from moetui.errors import ModelError
 from moetui.model.files import AGAIN, first_line
+from moetui.model.quiet import quiet
 from moetui.model.tokenizer_file import check_tokenizer_file
 
 # Whatever alphabet a tokenizer was made for, it knows some of this.
@@ -26,9 +27,10 @@ def read_tokenizer(folder: Path) -> Any:
     if (folder / "tokenizer.json").exists():
         check_tokenizer_file(folder / "tokenizer.json")
     try:
-        tokenizer = load_tokenizer(folder, _SETTINGS)
-        tokenizer.get_vocab()
-        ids = tokenizer.encode(_SAMPLE)
+        with quiet():
+            tokenizer = load_tokenizer(folder, _SETTINGS)
+            tokenizer.get_vocab()
+            ids = tokenizer.encode(_SAMPLE)
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # parsers raise anything; a panic in Rust is no Exception
@@ -44,7 +46,8 @@ def encode(tokenizer: Any, text: str, *, special: bool = True) -> list[int]:
     Raises ModelError where the tokenizer itself fails on it.
     """
     try:
-        ids: list[int] = tokenizer.encode(text, add_special_tokens=special)
+        with quiet():
+            ids: list[int] = tokenizer.encode(text, add_special_tokens=special)
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # a panic in Rust is no Exception

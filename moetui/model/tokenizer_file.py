@@ -18,8 +18,9 @@ from typing import Any
 from moetui.errors import ModelError
 from moetui.model.files import AGAIN, shown
 
-# How many characters one may become: replacements that feed each other multiply.
-_MAX_GROWTH = 10_000
+# How many characters one may become: replacements that feed each other multiply. Those of known
+# tokenizers put one character in the place of one or more.
+_MAX_GROWTH = 64
 
 
 def check_tokenizer_file(path: Path) -> None:
@@ -42,6 +43,10 @@ def check_tokenizer_file(path: Path) -> None:
             _check_replace(part, path)
         if part.get("type") == "Precompiled":
             _check_charsmap(part.get("precompiled_charsmap"), path)
+        if part.get("type") == "Prepend":
+            length = len(str(part.get("prepend")))
+            if not 1 <= length <= _MAX_GROWTH:
+                raise _refused(path, f"puts {length:,} characters before every text")
         if part.get("type") == "FixedLength" and not _positive(part.get("length")):
             raise _refused(path, f"cuts text into pieces of {shown(part.get('length'))}")
     if growth > _MAX_GROWTH:
@@ -74,7 +79,7 @@ def _check_replace(part: dict[str, Any], path: Path) -> None:
 
 def _matches_nothing(expression: str) -> bool:
     try:
-        return re.compile(expression).match("") is not None
+        return any(match[0] == "" for match in re.finditer(expression, "a A-1"))
     except (re.error, OverflowError, RecursionError):  # another dialect: its own parser will judge
         return False
 

@@ -16,8 +16,11 @@ from moetui.errors import ModelError
 from moetui.model.architecture import examine
 from moetui.model.checkpoint import Checkpoint, in_mlx_names
 from moetui.model.files import AGAIN, first_line
+from moetui.model.quiet import quiet
 
 _UNFIT = "weights and config.json do not belong together; copy or download the checkpoint again"
+# Norms square their input: beyond this, float32 overflows wherever the weight is used.
+_MAX_WEIGHT = 1e18
 _Named = list[tuple[str, mx.array]]
 
 
@@ -31,9 +34,10 @@ def build(checkpoint: Checkpoint, *, float32: bool) -> tuple[nn.Module, dict[str
     maybe_set_recommended_wired_limit()  # keeps large models in memory on Apple silicon
     folder = checkpoint.folder
     try:
-        network, config = load_model(
-            folder, lazy=True, model_config=in_mlx_names(checkpoint.config)
-        )
+        with quiet():
+            network, config = load_model(
+                folder, lazy=True, model_config=in_mlx_names(checkpoint.config)
+            )
         routers = [site.router["weight"] for site in examine(network).sites.values()]
         stored = [*routers, *(array for _, array in tree_flatten(network.parameters()))][0].dtype
         if float32:
@@ -47,7 +51,7 @@ def build(checkpoint: Checkpoint, *, float32: bool) -> tuple[nn.Module, dict[str
 def read_weights(network: nn.Module, folder: Path, progress: Callable[[str], None]) -> None:
     """Read all weights, layer by layer, in steps that a user can stop.
 
-    Raises ModelError naming the first tensor that holds NaN or infinite values.
+    Raises ModelError naming the first tensor that holds NaN, infinite or absurdly large values.
     """
     left = {id(array): (name, array) for name, array in tree_flatten(network.parameters())}
     for number, layer in enumerate(network.layers, 1):
@@ -61,24 +65,25 @@ def read_weights(network: nn.Module, folder: Path, progress: Callable[[str], Non
 
 def _read(arrays: _Named, folder: Path) -> None:
     real = [(name, a) for name, a in arrays if mx.issubdtype(a.dtype, mx.floating)]
-    # A sum is finite only if every term is, and needs no second copy of the weights.
+    # One such weight shows in the sum of them all, which needs no second copy of the weights.
     sums = [array.sum().astype(mx.float32) for _, array in real]
     try:
         mx.eval([array for _, array in arrays], sums)
     except RuntimeError as error:
         raise ModelError(f"{folder} cannot be read: {first_line(error)}", AGAIN) from error
     for (name, array), total in zip(real, sums, strict=True):
-        if not np.isfinite(np.array(total)):
-            _check_finite(name, array, folder)
+        if not np.abs(np.array(total)) < _MAX_WEIGHT:
+            _check_sizes(name, array, folder)
 
 
-def _check_finite(name: str, array: mx.array, folder: Path) -> None:
-    """The exact check, for what a sum made suspicious: sums of finite numbers may overflow."""
-    wrong = int(np.array((~mx.isfinite(array)).sum()))
+def _check_sizes(name: str, array: mx.array, folder: Path) -> None:
+    """The exact check, for what a sum made suspicious: in 16 bits it may overflow by itself."""
+    sound = mx.abs(array.astype(mx.float32)) < _MAX_WEIGHT
+    wrong = array.size - int(np.array(sound.sum()))
     if wrong:
         raise ModelError(
-            f"{folder} is damaged: {name} holds {wrong:,} values that are NaN or infinite "
-            f"(of {array.size:,})",
+            f"{folder} is damaged: {name} holds {wrong:,} values that are NaN, infinite or beyond "
+            f"{_MAX_WEIGHT:.0e} (of {array.size:,})",
             AGAIN,
         )
 

@@ -30,7 +30,7 @@ Harm = Callable[[Path], object]
 
 EMBEDDING, GATE = "model.embed_tokens.weight", "model.layers.3.mlp.gate.weight"
 Q_PROJ = "model.layers.5.self_attn.q_proj.weight"
-NAN, INF = struct.pack("<H", 0x7FC0), struct.pack("<H", 0x7F80)  # bfloat16
+NAN, INF, HUGE = (struct.pack("<H", bits) for bits in (0x7FC0, 0x7F80, 0x7F7F))  # bfloat16
 
 
 def config(**changes: Any) -> Harm:

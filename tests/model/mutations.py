@@ -24,6 +24,7 @@ from tests.model.editing import (
 from tests.model.harms import (
     EMBEDDING,
     GATE,
+    HUGE,
     INF,
     NAN,
     POINTER,
@@ -235,6 +236,7 @@ HEADERS: dict[str, Row] = {
         lambda f: write_weights(f / WEIGHTS, {}, b""), "asks for 8 layers",
     ),
     "metadata not text": (header(lambda h: h.update(__metadata__={"a": 1})), "metadata"),
+    "metadata null, as mlx writes them": (header(lambda h: h.update(__metadata__=None)), None),
     "a tensor twice": (twice_in_header, "twice"),
     "a tensor's entry is a number": (header(lambda h: h.update({GATE: 1})), "no proper entry"),
     "a tensor without a type": (
@@ -288,9 +290,12 @@ VALUES: dict[str, Row] = {
         values("model.layers.6.mlp.experts.11.up_proj.weight", NAN * 4), "holds 4 ",
     ),
     "NaN in the last norm": (values("model.norm.weight", NAN), "model.norm.weight holds 1 "),
-    "finite weights, infinite result": (
-        values("model.layers.0.self_attn.v_proj.weight", struct.pack("<H", 0x7F7F) * 4096),
-        "NaN or infinite logits",
+    "finite values of 10^38": (
+        values("model.layers.0.self_attn.v_proj.weight", HUGE * 7),
+        "v_proj.weight holds 7 ",
+    ),
+    "sound weights, no sound result": (
+        together(zeroed, config(rms_norm_eps=0.0)), "NaN or infinite logits",
     ),
     "all weights zero": (zeroed, None),
 }  # fmt: skip
