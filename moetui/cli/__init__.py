@@ -19,7 +19,7 @@ _COMMANDS = {
     "batch": ("moetui.cli.batch", "Run an experiment suite and write its results as JSON."),
     "doctor": (
         "moetui.cli.doctor",
-        "Check this machine, and say what to do about the rest.",
+        "Check what works on this machine; say what to do about the rest.",
     ),
     "models": ("moetui.cli.models", "List the models on this machine, and which of them fit."),
     "trace": ("moetui.cli.trace", "Trace one prompt: experts, weights, shares, lens."),

@@ -56,6 +56,8 @@ def colours() -> Check:
         advice = "if the terminal has more: export TERM=xterm-256color COLORTERM=truecolor"
     if without:
         found, advice = f"none: NO_COLOR is set (else {found})", None
+    elif not os.environ.get("TERM"):
+        found, advice = "not known: TERM is not set", None
     return Check(
         name="colours",
         status="attention" if advice else "ok",
@@ -96,17 +98,16 @@ def tmux() -> Check:
     kind = os.environ.get("TERM", "")
     lines = []
     if "256color" not in kind:
-        lines.append('default-terminal "tmux-256color"')
+        lines.append('set -g default-terminal "tmux-256color"')
     if escape_time.isdigit() and int(escape_time) > _ESCAPE_TIME:
-        lines.append("escape-time 10")
+        lines.append("set -s escape-time 10")
     if mouse == "off":
-        lines.append("mouse on")
-    said = "; ".join(f"set -g {line}" for line in lines)
+        lines.append("set -g mouse on")
     return Check(
         name="tmux",
         status="attention" if lines else "ok",
         found=f"{_tmux('-V') or 'inside tmux'}: Esc waits {escape_time or '?'} ms, mouse {mouse}",
-        advice=f"in ~/.tmux.conf: {said}" if lines else None,
+        advice=f"in ~/.tmux.conf: {'; '.join(lines)}" if lines else None,
         facts={"inside": True, "escape_time_ms": escape_time, "mouse": mouse, "term": kind},
     )
 

@@ -174,6 +174,7 @@ def test_an_mlx_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path
         ({"TERM": "xterm-256color"}, "256", "ok"),
         ({"TERM": "xterm"}, "16", "attention"),
         ({"TERM": "dumb"}, "none", "attention"),
+        ({}, "not known: TERM is not set", "ok"),
         ({"TERM": "xterm-256color", "NO_COLOR": "1"}, "none: NO_COLOR is set (else 256)", "ok"),
     ],
 )
@@ -192,7 +193,7 @@ def test_colours_are_those_that_the_environment_promises(
 @pytest.mark.parametrize(
     ("escape_time", "mouse", "term", "advice"),
     [
-        ("500", "on", "tmux-256color", "set -g escape-time 10"),
+        ("500", "on", "tmux-256color", "set -s escape-time 10"),
         ("10", "off", "tmux-256color", "set -g mouse on"),
         ("10", "on", "screen", 'set -g default-terminal "tmux-256color"'),
         ("10", "on", "tmux-256color", None),
