@@ -63,6 +63,11 @@ class ModelDialog(Dialog[str]):
         self._timer = self.set_interval(_LOOK_EVERY_S, self._look)
         self.call_after_refresh(self._look)
 
+    @property
+    def looking(self) -> bool:
+        """Whether there may be models that are not listed yet."""
+        return not self._search.done or len(self._search.found) > self._listed
+
     def on_resize(self) -> None:
         """Lines are as wide as the list."""
         self.call_after_refresh(self._list)
