@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from moetui.errors import ModelError, UsageError
 from moetui.model.architecture import Architecture, examine
+from moetui.model.backend import backend
 from moetui.model.capture import Capture
 from moetui.model.decompose import Decomposition
 from moetui.model.digest import digest
@@ -24,6 +25,7 @@ from moetui.model.probe import Probe
 from moetui.model.readings import LazyReadings, make_streams, read
 from moetui.model.records import LayerRecord, PassRecord, Want
 from moetui.model.text import TokenTexts
+from moetui.model.tokenizer import encode
 from moetui.trace import LensReadout, ModelInfo, Trace
 
 if TYPE_CHECKING:
@@ -70,7 +72,7 @@ class Model:
         """Token ids of `text`, int32 [T], with the special tokens that the model expects."""
         bos = self.tokenizer.bos_token
         special = bos is None or not text.startswith(bos)
-        return np.array(self.tokenizer.encode(text, add_special_tokens=special), np.int32)
+        return np.array(encode(self.tokenizer, text, special=special), np.int32)
 
     def token_text(self, token_id: int) -> str:
         """Readable text of one token."""
@@ -266,7 +268,7 @@ def _info(
         parameters=_parameters(model.network),
         weight_bytes=sum(array.nbytes for array in arrays),
         dtype=probe.dtype,
-        backend="cpu" if mx.default_device() == mx.Device(mx.cpu) else _gpu(),
+        backend=backend(),
         quantization=f"{bits}-bit {quantization.get('mode', 'affine')}" if bits else None,
         router_bits=min((site.bits for site in sites.values() if site.bits), default=None)
         or _BITS.get(stored)
@@ -283,10 +285,6 @@ def _info(
 
 
 _BITS = {"float32": 32, "bfloat16": 16, "float16": 16}
-
-
-def _gpu() -> str:
-    return "metal" if mx.metal.is_available() else "cuda"
 
 
 def _parameters(network: nn.Module) -> int:

@@ -13,9 +13,11 @@ from textual.widgets import Input
 
 from moetui.settings import Settings
 from moetui.tui.app import MoetuiApp
+from moetui.tui.screens.choose import ModelDialog
 from moetui.tui.screens.explorer import ExplorerScreen
 from tests.builders import make_trace
 from tests.tui.fake_engine import FakeEngine
+from tests.tui.found import MODELS
 
 SIZES = [(80, 24), (120, 40), (200, 60)]
 
@@ -60,13 +62,16 @@ def test_the_explorer(snap_compare: Any, size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("key", ["question_mark", "0", "o"], ids=["help", "panes", "model"])
-def test_dialogs(snap_compare: Any, key: str) -> None:
+def test_dialogs(snap_compare: Any, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ExplorerScreen, "_find_models", lambda self: iter(MODELS))
     app, engine = explorer()
 
     async def before(pilot: Pilot[Any]) -> None:
         await played(pilot, engine)
         await pilot.press(key)
         await pilot.pause(0.3)
+        while isinstance(pilot.app.screen, ModelDialog) and pilot.app.screen.looking:
+            await pilot.pause(0.1)
         for field in pilot.app.screen.query(Input):
             field.cursor_blink = False
         await pilot.pause(0.1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from textual import events, on
 from textual.app import ComposeResult, SystemCommand
@@ -26,6 +27,9 @@ from moetui.tui.session import Session
 from moetui.tui.status import StatusLine
 from moetui.tui.tabs import TabLine
 from moetui.tui.workspace import Workspace
+
+if TYPE_CHECKING:
+    from moetui.model.inventory import FoundModel
 
 FRAMES_PER_SECOND = 30
 _FOOTER_WITH_SPACE = 90
@@ -213,7 +217,14 @@ class ExplorerScreen(TakeAway, Screen[None]):
 
     def action_choose_model(self) -> None:
         """Ask for a model and load it."""
-        self.app.push_screen(ModelDialog(self._model), self._open)
+        self.app.push_screen(ModelDialog(self._model, self._find_models), self._open)
+
+    def _find_models(self) -> Iterable[FoundModel]:
+        """The models on this machine; the memory of the one that is open counts as free."""
+        from moetui.model.inventory import find_models
+
+        held = self.session.latest.memory_bytes if self.session.latest.model else None
+        return find_models(self.settings.model_folders, freed=held or 0)
 
     def _open(self, model: str | None) -> None:
         if model is None:
