@@ -301,7 +301,7 @@ class ExplorerScreen(TakeAway, Screen[None]):
             return
         self._stale = True
         if not any(isinstance(pane, ComparePane) for pane in self.workspace.shown()):
-            self.notify(kept_says(self.session.moment), title="Compare", timeout=8, markup=False)
+            self.notify(kept_says(self.session.moment), title="Compare", markup=False)
 
     # -- panes -------------------------------------------------------------------------------
 
