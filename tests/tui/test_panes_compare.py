@@ -124,6 +124,14 @@ async def test_it_is_said_whether_the_tokens_are_equal(ids, row, said):
             assert not {"↑", "●"} & set(text_of(pane))
 
 
+async def test_what_was_aligned_and_what_was_left_out_is_said():
+    pane = ComparePane()
+    ids = [0, 1, 72, 3, 74, 5, 6, 7, 8, 9]
+    async with staged(pane, moment=moment(row=5, ids=ids), size=(120, 40)):
+        assert "Aligned: 6 equal tokens at equal places (2 unequal dropped);" in text_of(pane)
+        assert "2 of the common beginning left out: equal by construction" in text_of(pane)
+
+
 @pytest.mark.parametrize("size", SIZES)
 async def test_the_null_is_named_and_one_pair_is_no_test(size):
     pane = ComparePane()
@@ -167,6 +175,7 @@ async def test_dense_models_are_compared_by_the_lens():
     pane = ComparePane()
     async with staged(pane, moment=moment(moe_layers=()), size=(80, 24)):
         assert "synthetic is a dense model: no routers; the lens is compared" in text_of(pane)
+        assert "Aligned" not in text_of(pane)  # there are no experts to compare over them
         assert "shared" not in rows(pane)[TOP - 1] and "lens A" in rows(pane)[TOP - 1]
 
 

@@ -192,8 +192,7 @@ def notes(view: ComparedContexts) -> list[str]:
     if view.layers:
         looks = f"One pair, {len(view.layers)} looks: no test."
         told += [f"Chance: {chance_says(view)}. {looks}", _CHANCE]
-    if aligned := aligned_says(view):
-        told.append(aligned)
+        told += aligned_says(view)
     if view.lens:
         same = sum(pair.same for pair in view.lens)
         told.append(
@@ -212,7 +211,7 @@ def chance_says(view: ComparedContexts) -> str:
     return f"load of {view.null.prompts} prompts"
 
 
-def aligned_says(view: ComparedContexts) -> str | None:
+def aligned_says(view: ComparedContexts) -> list[str]:
     """Which other tokens were compared, and what was left out."""
     found, told = view.alignment, []
     if found.rows_a:
@@ -223,7 +222,7 @@ def aligned_says(view: ComparedContexts) -> str | None:
             f"{found.beginning} of the common beginning left out: equal by construction (overlap "
             f"{found.beginning_overlap:.2f})"
         )
-    return f"Aligned: {'; '.join(told)}." if told else None
+    return [f"Aligned: {'; '.join(told)}."] if told else []
 
 
 def kept_says(moment: Moment) -> str:
