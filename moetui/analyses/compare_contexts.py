@@ -187,7 +187,7 @@ def compare_contexts(a: Context, b: Context, runs: Sequence[RunLoad] = ()) -> Co
         above_expected=_above_by_chance(layers, chances),
         lens=_lens(lens_a, lens_b) if lens_a and lens_b else [],
         listed=len(lens_b.top[0]) if lens_b else 0,
-        routing_reason=None if model.is_moe else f"{model.name} is a dense model: no routers",
+        routing_reason=None if model.is_moe else f"{model.name} has no routing to compare",
         lens_reason=_lens_reason(lens_a, lens_b, model.lens_error),
         caveats=_caveats(same_id, same_context, null) if layers else [],
     )

@@ -141,7 +141,7 @@ def test_dense_models_are_compared_by_the_lens_alone():
     a, b = pair(moe_layers=())
     found = compare_contexts(a, b, make_runs(20, moe_layers=()))
     assert found.layers == [] and found.above == 0 and found.caveats == []
-    assert "no routers" in found.routing_reason
+    assert found.routing_reason == "synthetic has no routing to compare"
     assert len(found.lens) == found.num_layers
 
 

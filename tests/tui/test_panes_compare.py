@@ -174,7 +174,7 @@ async def test_layers_without_routers_keep_their_lens():
 async def test_dense_models_are_compared_by_the_lens():
     pane = ComparePane()
     async with staged(pane, moment=moment(moe_layers=()), size=(80, 24)):
-        assert "synthetic is a dense model: no routers; the lens is compared" in text_of(pane)
+        assert "synthetic has no routing to compare; the lens is compared" in text_of(pane)
         assert "Aligned" not in text_of(pane)  # there are no experts to compare over them
         assert "shared" not in rows(pane)[TOP - 1] and "lens A" in rows(pane)[TOP - 1]
 
