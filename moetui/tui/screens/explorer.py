@@ -15,8 +15,8 @@ from textual.widgets import Footer, Input, Static
 from moetui.settings import Settings
 from moetui.trace import Engine, Failure, Phase
 from moetui.tui.keys import GROUPS, Group, bindings
-from moetui.tui.layout import too_small
-from moetui.tui.moment import Mode
+from moetui.tui.layout import ORDER, too_small
+from moetui.tui.panes.compare import ComparePane, kept_says
 from moetui.tui.panes.pane import Pane
 from moetui.tui.prompt import DEFAULT_PROMPT, PromptBar, PromptInput
 from moetui.tui.screens.choose import ModelDialog, PaneDialog
@@ -294,10 +294,25 @@ class ExplorerScreen(TakeAway, Screen[None]):
         self._stale = True
 
     def action_mode(self) -> None:
-        """One token, or all runs of the session."""
-        mode = self.session.mode
-        self.session.mode = Mode.SESSION if mode is Mode.TOKEN else Mode.TOKEN
+        """One token, all runs of the session, or the difference to A."""
+        self.session.next_mode()
         self._stale = True
+
+    def action_compare(self) -> None:
+        """Keep the cursor's token as A; once there is one, go to the pane that compares."""
+        if self.session.kept is None:
+            self.action_keep()
+        else:
+            self._focus_pane(ORDER.index(ComparePane.pane_id) + 1)
+
+    def action_keep(self) -> None:
+        """Keep the cursor's token as A, in place of the one before."""
+        if not self.session.keep():
+            self.notify("nothing to keep as A: run a prompt first", markup=False)
+            return
+        self._stale = True
+        if not any(isinstance(pane, ComparePane) for pane in self.workspace.shown()):
+            self.notify(kept_says(self.session.moment), title="Compare", markup=False)
 
     # -- panes -------------------------------------------------------------------------------
 
