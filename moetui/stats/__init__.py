@@ -7,6 +7,7 @@ from moetui.stats.bootstrap import (
     document_statistic,
     ratio_of_sums,
 )
+from moetui.stats.divergence import kl_divergence, log_softmax
 from moetui.stats.load import LoadIndices, load_indices
 from moetui.stats.overlap import (
     expected_jaccard,
@@ -15,7 +16,7 @@ from moetui.stats.overlap import (
     overlap_chance,
     set_overlap,
 )
-from moetui.stats.permutation import permutation_p
+from moetui.stats.permutation import extreme_draws, permutation_p
 from moetui.stats.rate import binary_design_effect, design_effect, rate, wilson
 from moetui.stats.statistic import (
     APPROXIMATE,
@@ -38,10 +39,13 @@ __all__ = [
     "document_statistic",
     "expected_jaccard",
     "expected_overlap",
+    "extreme_draws",
     "finite",
     "jaccard",
     "joined",
+    "kl_divergence",
     "load_indices",
+    "log_softmax",
     "overlap_chance",
     "permutation_p",
     "rate",
