@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moetui.analyses.what_if import WhatIf, WhatIfRequest, what_if
 from moetui.errors import UsageError
 from moetui.trace import (
     Ban,
@@ -23,6 +24,7 @@ from moetui.trace import (
     Force,
     Intervention,
     LensReadout,
+    ModelInfo,
     Prompt,
     ScalePart,
     TopK,
@@ -153,6 +155,30 @@ class FakeForward:
             answer_logprob=np.full((1, N), logprobs[best[0]], np.float32),
             text={int(i): f" w{i}" for i in best},
         )
+
+
+def make_what_if(model: ModelInfo, *, controls: int = 3, measured: int | None = None) -> WhatIf:
+    """A finding for a model of that shape: expert 0 of its first routing layer is dropped.
+
+    measured: how many of the controls have been measured (all by default).
+    """
+    L, E = model.num_layers, model.num_experts
+    forward = FakeForward(
+        layers=L,
+        experts=E,
+        k=model.top_k,
+        moe_layers=model.moe_layers,
+        push=np.random.default_rng(0).normal(size=(L, E)),
+    )
+    request = WhatIfRequest(
+        token_ids=(0, 1, 2, 3, 4),
+        row=2,
+        prompt_tokens=4,
+        changes=(Drop(experts=(0,), layers=(model.moe_layers[0],)),),
+        controls=controls,
+    )
+    findings = list(what_if(forward, request))
+    return findings[-1 if measured is None else measured]
 
 
 def log_probabilities(logits: Numbers) -> Numbers:

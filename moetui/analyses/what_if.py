@@ -110,7 +110,7 @@ class LayerShift(msgspec.Struct, frozen=True, kw_only=True):
     direct: bool
 
 
-class WhatIf(msgspec.Struct, frozen=True, kw_only=True, tag="what_if"):
+class WhatIf(msgspec.Struct, frozen=True, kw_only=True):
     """What a change does at one token of one text.
 
     token: text of the judged token. followed: how many tokens after it were scored,

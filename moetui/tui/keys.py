@@ -110,6 +110,14 @@ GROUPS: tuple[Group, ...] = (
         ),
     ),
     Group(
+        "What if",
+        (
+            Key("what_if", "w", "what_if", "go to what-if; there: choose what to change"),
+            Key("measure", "x", "measure", "measure the change chosen last, at the cursor"),
+            Key("pin", "p", "pin", "pin the expert under the cursor for what-if, or unpin it"),
+        ),
+    ),
+    Group(
         "Take away",
         (
             Key("export_pane", "e", "export_pane", "export the pane as JSON"),

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 # The numbers on the screen: the three linked panes (row = layer) first, from left to right.
-ORDER = ("map", "why", "lens", "detail", "cold", "tokens")
+ORDER = ("map", "why", "lens", "detail", "cold", "tokens", "what_if")
 TOKENS = "tokens"
+WHAT_IF = "what_if"
 # The pane with something to say of a model without routers.
 DENSE = "lens"
 COLUMNS = 12
@@ -25,7 +26,9 @@ _LINKED_EXTRA = 5
 _MIN_LINKED, _MIN_BELOW = 9, 10
 
 Slots = tuple[tuple[str, ...], ...]
-_MAP, _WHY, _LENS, _DETAIL, _COLD = ((name,) for name in ORDER if name != TOKENS)
+_MAP, _WHY, _LENS, _DETAIL = ((name,) for name in ORDER[:4])
+# What-if shares the slot of the cold experts: whichever was asked for last.
+_COLD = ("cold", WHAT_IF)
 # columns, rows → candidates of every slot and the columns (of 12) it spans.
 _SLOTS: dict[tuple[int, int], tuple[Slots, tuple[int, ...]]] = {
     (1, 1): ((_MAP + _WHY + _LENS + _DETAIL + _COLD,), (12,)),

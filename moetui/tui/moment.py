@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from moetui.analyses.expert_load import RunLoad
 from moetui.trace import Snapshot, Trace
+from moetui.tui.change import Choice
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,14 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True)
 class Moment:
-    """Everything a pane may look at. `runs` holds the expert counts of each run so far."""
+    """Everything a pane may look at. `runs` holds the expert counts of each run so far, `choice`
+    is what would be changed next."""
 
     snapshot: Snapshot = field(default_factory=Snapshot)
     cursor: Cursor = field(default_factory=Cursor)
     mode: Mode = Mode.TOKEN
     runs: tuple[RunLoad, ...] = ()
+    choice: Choice = field(default_factory=Choice)
 
     @property
     def located(self) -> tuple[Trace, int] | None:

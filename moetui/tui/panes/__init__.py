@@ -6,6 +6,7 @@ from moetui.tui.panes.logit_lens import LensPane
 from moetui.tui.panes.pane import LinePane, Pane
 from moetui.tui.panes.routing_map import RoutingMapPane
 from moetui.tui.panes.token_strip import TokenStripPane
+from moetui.tui.panes.what_if import WhatIfPane
 from moetui.tui.panes.why import WhyPane
 
 PANES: tuple[type[Pane], ...] = (
@@ -15,6 +16,7 @@ PANES: tuple[type[Pane], ...] = (
     LayerDetailPane,
     ColdExpertsPane,
     TokenStripPane,
+    WhatIfPane,
 )
 
 __all__ = [
@@ -26,5 +28,6 @@ __all__ = [
     "Pane",
     "RoutingMapPane",
     "TokenStripPane",
+    "WhatIfPane",
     "WhyPane",
 ]
