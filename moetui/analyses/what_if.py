@@ -308,11 +308,13 @@ def _control_name(changes: Sequence[Change]) -> str:
 
 
 def _next_tokens(base: Trace, changed: Trace) -> tuple[NextToken, ...]:
-    """The most probable next tokens of either distribution, the most probable before first."""
+    """The most probable next tokens of either distribution, those most probable in one first."""
     log_p, log_q = log_softmax(base.logits), log_softmax(changed.logits)
     order_p = np.argsort(-log_p, kind="stable")
     order_q = np.argsort(-log_q, kind="stable")
-    listed = sorted({*order_p[:TOP].tolist(), *order_q[:TOP].tolist()}, key=lambda i: -log_p[i])
+    listed = sorted(
+        {*order_p[:TOP].tolist(), *order_q[:TOP].tolist()}, key=lambda i: -max(log_p[i], log_q[i])
+    )
     text: dict[int, str] = {}
     for trace in (base, changed):
         text.update(trace.lens.text if trace.lens is not None else {})

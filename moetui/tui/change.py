@@ -30,11 +30,11 @@ class Kind(StrEnum):
 
 # Kind → the letter that chooses it in the dialog, and what it does to an expert or a layer.
 KINDS: dict[Kind, tuple[str, str]] = {
-    Kind.DROP: ("d", "its output counts nothing, the other weights stay"),
-    Kind.RENORMALISE: ("r", "its output counts nothing, the other weights grow to the same sum"),
-    Kind.DESELECT: ("n", "the next best by score works instead, weights from the same scores"),
-    Kind.BAN: ("b", "its router logit is −1e9: softmax rescales every weight"),
-    Kind.FORCE: ("f", "every token uses it, the weakest of its experts gives way"),
+    Kind.DROP: ("d", "its output counts nothing, other weights stay"),
+    Kind.RENORMALISE: ("r", "and the other weights grow to the same sum"),
+    Kind.DESELECT: ("n", "the next best by score works instead"),
+    Kind.BAN: ("b", "router logit −1e9: softmax rescales the weights"),
+    Kind.FORCE: ("f", "every token uses it, its weakest gives way"),
     Kind.TOP_K: ("k", "every token uses so many experts"),
     Kind.NO_ATTENTION: ("a", "the layer's attention adds nothing"),
     Kind.NO_EXPERTS: ("e", "the layer's feed-forward part adds nothing"),

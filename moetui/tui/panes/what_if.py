@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import zip_longest
 from statistics import median
 
 from rich.cells import cell_len
 
-from moetui.analyses.what_if import Measure, NextToken, WhatIf
+from moetui.analyses.what_if import LayerShift, Measure, NextToken, WhatIf
 from moetui.trace import Phase
 from moetui.tui.change import control_count, described, manner
 from moetui.tui.moment import Moment
@@ -21,8 +22,8 @@ from moetui.tui.widgets.lines import Line, Span, line_width, spread
 _NAME, _VALUE, _BAND, _LARGER, _P = 12, 8, 7, 7, 7
 _TABLE = _NAME + _VALUE + 3 * _BAND + _LARGER + _P
 _LEAST_STRIP, _LONGEST_STRIP = 12, 60
-_TOKEN, _LONGEST_TOKEN = 30, 24  # cells of a next token's numbers, and the most of its text
-_LEAST_LAYERS = 30
+_TOKEN, _LONGEST_TOKEN = 24, 24  # cells of a next token's numbers, and the most of its text
+_LEAST_LAYERS = 19
 _GAP = "   "
 
 
@@ -71,7 +72,7 @@ class WhatIfPane(LinePane[WhatIf]):
         width, height = self.size
         above = [
             self._title(view),
-            ((fitted(_where(view), width), self.paint.muted),),
+            ((fitted(_where(view, width), width), self.paint.muted),),
             *self._table(view),
             *self._told(view),
         ]
@@ -92,9 +93,10 @@ class WhatIfPane(LinePane[WhatIf]):
 
     def _progress(self, view: WhatIf) -> str:
         """How many controls there are, or how far they are."""
+        if view.done and view.possible <= view.request.controls:
+            return f"only {_counted(view.possible)}" if view.possible else "no control exists"
         if view.done:
-            noun = "control" if view.planned == 1 else "controls"
-            return f"{view.planned} {noun} · seed {view.request.seed}"
+            return f"{view.planned} controls · seed {view.request.seed}"
         if self._going_on:
             return f"{control_count(view)} · Esc stops"
         return f"stopped after {len(view.controls)} of {view.planned} controls"
@@ -154,56 +156,81 @@ class WhatIfPane(LinePane[WhatIf]):
 
     def _told(self, view: WhatIf) -> list[Line]:
         """The finding in words."""
-        rows = wrapped(sentence(view), max(self.size.width, 1))
+        width = max(self.size.width, 1)
+        rows = wrapped(sentence(view, width), width)
         return [((row, self.paint.text),) for row in rows]
 
     def _details(self, view: WhatIf, room: int) -> list[Line]:
-        """Next tokens and later layers: side by side where it is wide, else one below the other."""
+        """Next tokens and later layers: side by side, or the tokens alone where it is narrow."""
         width, paint = self.size.width, self.paint
         longest = max((cell_len(plain(token.text)) for token in view.next_tokens), default=0)
-        column = min(max(longest, 10), _LONGEST_TOKEN) + _TOKEN
-        beside = width >= column + len(_GAP) + _LEAST_LAYERS
-        layers = self._layers(view, width - column - len(_GAP) if beside else width)
-        if not beside:
-            kept = layers[: max(min(len(layers), room // 3), 0)] if room > 3 else []
-            return [*self._tokens(view, min(column, width), room - len(kept)), *kept]
-        tokens = self._tokens(view, column, room)
-        rows = zip_longest(tokens, layers[:room], fillvalue=())
-        blank = " " * column
-        return [(*(left or ((blank, paint.text),)), (_GAP, paint.text), *r) for left, r in rows]
+        least = 10 + _TOKEN + len(_GAP) + _LEAST_LAYERS
+        spare = max(width - least, 0)
+        column = min(max(longest, 10), 10 + spare, _LONGEST_TOKEN) + _TOKEN
+        tokens = self._tokens(view, min(column, width), room)
+        if width < least:
+            return tokens
+        layers = self._layers(view, width - column - len(_GAP), room)
+        blank: Line = ((" " * column, paint.text),)
+        rows = zip_longest(tokens, layers, fillvalue=())
+        return [(*(left or blank), (_GAP, paint.text), *right) for left, right in rows]
 
     def _tokens(self, view: WhatIf, width: int, room: int) -> list[Line]:
         """A row for each next token: probability and rank, before and after."""
         text = max(width - _TOKEN, 1)
-        head = f"{'next token':<{text}}{'before':>8}{'after':>8}{'rank':>14}"
+        head = f"{'next token':<{text}}{'before':>7}{'after':>7}{'rank':>10}"
         rows: list[Line] = [((fitted(head, width), self.paint.muted),)]
         for token in view.next_tokens[: max(room - 1, 0)]:
-            changed = token.before != token.after
-            style = self.paint.text if changed else self.paint.muted
+            style = self.paint.text if token.before != token.after else self.paint.muted
             rows.append(((fitted(_token_row(token, text), width), style),))
         return rows[:room]
 
-    def _layers(self, view: WhatIf, width: int) -> list[Line]:
-        """1 - Jaccard of every later layer, and the controls' mean."""
+    def _layers(self, view: WhatIf, width: int, room: int) -> list[Line]:
+        """1 - Jaccard of every later layer and the controls' mean: a row each where there is room,
+        with the experts that went and came."""
+        paint, shifts = self.paint, view.layers
+        if not shifts:
+            nothing: Line = (("no routing layer follows", paint.muted),)
+            return [nothing]
+        edited = " *edited itself" if any(shift.direct for shift in shifts) else ""
+        heads = ("later layers, 1−Jaccard (controls' mean)", "later 1−J (control)")
+        head = next((h + edited for h in heads if len(h + edited) <= width), heads[-1])
+        lines: list[Line] = [((fitted(head, width).rstrip(), paint.muted),)]
+        if len(shifts) < room:
+            return [*lines, *(self._exchanged(shift, width) for shift in shifts)]
+        return [*lines, *self._flowed(shifts, width, room - 1)]
+
+    def _flowed(self, shifts: Sequence[LayerShift], width: int, room: int) -> list[Line]:
+        """As many layers as fit, several on a row; the last row says how many are left out."""
+        each = max(line_width(self._shift(shift)) for shift in shifts)
+        per_row = max((width + len(_GAP)) // (each + len(_GAP)), 1)
+        if len(shifts) > per_row * room:
+            room -= 1
+        shown = shifts[: per_row * max(room, 0)]
+        lines: list[Line] = []
+        for start in range(0, len(shown), per_row):
+            row: Line = ()
+            for shift in shown[start : start + per_row]:
+                item = self._shift(shift)
+                row = (*row, *item, (" " * (each - line_width(item)) + _GAP, self.paint.text))
+            lines.append(row)
+        more = len(shifts) - len(shown)
+        return [*lines, ((f"… and {more} more", self.paint.muted),)] if more else lines
+
+    def _shift(self, shift: LayerShift) -> Line:
         paint = self.paint
-        if not view.layers:
-            return [(("no routing layer follows", paint.muted),)]
-        edited = " *edited itself" if any(shift.direct for shift in view.layers) else ""
-        heads = ("later layers, 1−Jaccard (controls' mean)", "later, 1−J (controls' mean)")
-        head = next((h for h in heads if len(h + edited) <= width), heads[-1])
-        lines: list[Line] = [((fitted(head + edited, width).rstrip(), paint.muted),), ()]
-        for shift in view.layers:
-            control = "" if shift.control is None else f" ({_short(shift.control)})"
-            mark = "*" if shift.direct else ""
-            item: Line = (
-                (f"L{shift.layer}{mark} ", paint.muted),
-                (_short(shift.change), paint.head if shift.change else paint.text),
-                (f"{control}{_GAP}", paint.muted),
-            )
-            if lines[-1] and line_width(lines[-1]) + line_width(item) > width + len(_GAP):
-                lines.append(())
-            lines[-1] = (*lines[-1], *item)
-        return lines
+        control = "" if shift.control is None else f" ({_short(shift.control)})"
+        name = f"L{shift.layer}{'*' if shift.direct else ''} "
+        style = paint.head if shift.change else paint.text
+        return (name, paint.muted), (_short(shift.change), style), (control, paint.muted)
+
+    def _exchanged(self, shift: LayerShift, width: int) -> Line:
+        """A layer with the experts that no longer run, and those that do instead."""
+        went = [f"−E{e}" for e in shift.before if e not in shift.after]
+        came = [f"+E{e}" for e in shift.after if e not in shift.before]
+        row = self._shift(shift)
+        told = fitted(_GAP + " ".join([*went, *came]), max(width - line_width(row), 0))
+        return (*row, (told, self.paint.muted))
 
     def _next(self) -> Line:
         """What the keys would do now."""
@@ -229,40 +256,48 @@ def number(value: float, *, signed: bool = False) -> str:
     return f"{value:{sign}.3f}" if abs(value) < 100 else f"{value:{sign}.0f}"
 
 
-def sentence(view: WhatIf) -> str:
-    """What may be said of one prompt."""
+def sentence(view: WhatIf, width: int) -> str:
+    """What may be said of one prompt; a shorter wording where `width` cells are too few."""
     controls = view.kl.controls
     if view.identical:
         unused = " No token read selects it." if view.tokens_using == 0 else ""
         idle = sum(value == 0 for value in controls)
         also = f" So do {idle} of {len(controls)} controls." if controls else ""
         return f"The change leaves the next-token logits as they were, bit for bit.{unused}{also}"
-    told = f"KL {number(view.kl.statistic.value or 0.0)}"
+    kl = f"KL {number(view.kl.statistic.value or 0.0)}"
     if not controls:
-        return f"{told}." if view.planned else f"{told}. There is nothing to draw as a control."
-    told += f": larger than {view.kl.larger_than} of {len(controls)} {view.control}"
-    if view.possible == len(controls):
-        told += ", all there are"
-    if view.controls[0].tokens is not None:
-        used = sum(bool(control.tokens) for control in view.controls)
-        of_used = f"{view.kl.larger_than_used} of the {used}" if used else "none of them is"
-        told += f" ({of_used} in use here)"
-    return f"{told}."
+        return f"{kl}." if view.planned else f"{kl}. There is nothing to draw as a control."
+    larger = f"larger than {view.kl.larger_than} of {len(controls)} {view.control}"
+    if view.controls[0].tokens is None:
+        return f"{kl}: {larger}."
+    used = sum(bool(control.tokens) for control in view.controls)
+    of_used = f"{view.kl.larger_than_used} of the {used}" if used else "none of them"
+    long = f"{kl}: {larger} ({of_used} in use here)."
+    return long if len(long) <= width else f"KL {larger}, {of_used} used"
 
 
-def _where(view: WhatIf) -> str:
-    use = "" if view.tokens_using is None else f", {view.tokens_using} use it"
-    told = f"after token {view.request.row} {plain(view.token)} ({view.request.row + 1} read{use})"
+def _where(view: WhatIf, width: int) -> str:
+    """Where it is judged, on how much text; a shorter wording where it is narrow."""
+    token = f"token {view.request.row} {plain(view.token)}"
+    read = f"{view.request.row + 1} read"
+    if view.tokens_using is not None:
+        read += f", {view.tokens_using} use it"
+    long, short = f"after {token} ({read})", f"{token}: {read}"
     if view.followed:
-        own = f" ({view.followed_generated} its own)" if view.followed_generated else ""
-        told += f" · {view.followed} followed{own}"
-    return told
+        own = view.followed_generated
+        long += f" · {view.followed} followed" + (f" ({own} its own)" if own else "")
+        short += f"; {view.followed} followed" + (f", {own} own" if own else "")
+    return long if cell_len(long) <= width else short
 
 
 def _token_row(token: NextToken, width: int) -> str:
     ranks = f"{token.rank_before + 1} → {token.rank_after + 1}"
     before, after = probability(token.before), probability(token.after)
-    return f"{plain(token.text, width)}{before:>8}{after:>8}{ranks:>14}"
+    return f"{plain(token.text, width)}{before:>7}{after:>7}{ranks:>10}"
+
+
+def _counted(controls: int) -> str:
+    return "1 control exists" if controls == 1 else f"{controls} controls exist"
 
 
 def _short(share: float) -> str:

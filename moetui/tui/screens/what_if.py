@@ -63,7 +63,7 @@ class WhatIfDialog(Dialog[Choice]):
                 compact=True,
             )
             yield Static(
-                "← → one layer or every layer · in the explorer p pins experts, x measures again",
+                "← → one layer or every layer · x measures again · p pins experts",
                 classes="hint",
                 markup=False,
             )
