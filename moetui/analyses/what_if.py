@@ -42,6 +42,7 @@ CONTROLS = 20
 # Top tokens listed of either distribution.
 TOP = 5
 ONE_PROMPT = "one prompt: a description, no effect is claimed"
+OWN_TEXT = "the model chose some of these tokens itself, so that most changes make them less likely"
 
 
 class WhatIfRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -199,20 +200,22 @@ class _Study:
         """Everything known so far."""
         request, outcome = self._request, self._outcome
         outcomes = [of_control for _, of_control in self._controls]
+        own = min(self._followed, max(len(request.token_ids) - request.prompt_tokens, 0))
         return WhatIf(
             request=request,
             token=self._base.tokens[-1],
             followed=self._followed,
-            followed_generated=min(
-                self._followed, max(len(request.token_ids) - request.prompt_tokens, 0)
-            ),
+            followed_generated=own,
             tokens_using=tokens_using(request.changes, self._base),
             identical=np.array_equal(self._base.logits, self._changed.logits),
             kl=self._measure(outcome.kl, [o.kl for o in outcomes]),
             delta_nll=None
             if outcome.delta_nll is None
             else self._measure(
-                outcome.delta_nll, [o.delta_nll for o in outcomes], tokens=self._followed
+                outcome.delta_nll,
+                [o.delta_nll for o in outcomes],
+                tokens=self._followed,
+                caveat=OWN_TEXT if own else None,
             ),
             routing=None
             if outcome.routing is None
@@ -248,7 +251,14 @@ class _Study:
         nll = self._forward.nll(self._request.token_ids, changes)
         return nll[self._request.row :].astype(np.float64)
 
-    def _measure(self, value: float, null: Sequence[float | None], *, tokens: int = 1) -> Measure:
+    def _measure(
+        self,
+        value: float,
+        null: Sequence[float | None],
+        *,
+        tokens: int = 1,
+        caveat: str | None = None,
+    ) -> Measure:
         drawn = zip(self._controls, null, strict=True)
         known = [(control, n) for (control, _), n in drawn if n is not None]
         draws = [n for _, n in known]
@@ -264,7 +274,7 @@ class _Study:
                 n_tokens=tokens,
                 n_documents=1,
                 seed=self._request.seed,
-                caveat=joined(ONE_PROMPT, self._shortfall(len(draws))),
+                caveat=joined(ONE_PROMPT, self._shortfall(len(draws)), caveat),
             ),
             controls=tuple(draws),
             larger_than=len(draws) - extreme_draws(value, draws),

@@ -61,6 +61,8 @@ def test_the_tokens_that_followed_are_scored_with_and_without():
     assert finding.followed == 3 and finding.followed_generated == 2
     assert finding.delta_nll.statistic.value == pytest.approx(expected, rel=1e-5)
     assert finding.delta_nll.statistic.n_tokens == 3
+    assert "the model chose some of these tokens itself" in finding.delta_nll.statistic.caveat
+    assert "itself" not in finding.kl.statistic.caveat
 
 
 def test_renormalised_the_others_take_over_the_weight():

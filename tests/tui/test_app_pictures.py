@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input
@@ -15,6 +16,7 @@ from moetui.settings import Settings
 from moetui.tui.app import MoetuiApp
 from moetui.tui.screens.explorer import ExplorerScreen
 from tests.builders import make_trace
+from tests.fake_forward import FakeForward
 from tests.tui.fake_engine import FakeEngine
 
 SIZES = [(80, 24), (120, 40), (200, 60)]
@@ -59,13 +61,15 @@ def test_the_explorer(snap_compare: Any, size: tuple[int, int]) -> None:
     assert snap_compare(app, terminal_size=size, run_before=before)
 
 
-@pytest.mark.parametrize("key", ["question_mark", "0", "o"], ids=["help", "panes", "model"])
+@pytest.mark.parametrize(
+    "key", ["question_mark", "0", "o", "w"], ids=["help", "panes", "model", "what-if"]
+)
 def test_dialogs(snap_compare: Any, key: str) -> None:
     app, engine = explorer()
 
     async def before(pilot: Pilot[Any]) -> None:
         await played(pilot, engine)
-        await pilot.press(key)
+        await pilot.press(*([key, key] if key == "w" else [key]))
         await pilot.pause(0.3)
         for field in pilot.app.screen.query(Input):
             field.cursor_blink = False
@@ -93,6 +97,24 @@ def test_a_dense_model(snap_compare: Any) -> None:
         await played(pilot, engine)
 
     assert snap_compare(app, terminal_size=(120, 40), run_before=before)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+def test_what_if(snap_compare: Any, size: tuple[int, int]) -> None:
+    app, engine = explorer()
+    push = np.random.default_rng(1).normal(size=(12, 32)) / 4
+    forward = FakeForward(layers=12, experts=32, k=4, vocabulary=96, push=push, steering=[(5, 8)])
+
+    async def before(pilot: Pilot[Any]) -> None:
+        await played(pilot, engine)
+        screen = pilot.app.screen_stack[0]
+        assert isinstance(screen, ExplorerScreen)
+        screen.session.put(token=5, layer=5, expert=8)
+        await pilot.press("x")
+        engine.find(forward)
+        await shown(pilot, engine)
+
+    assert snap_compare(app, terminal_size=size, run_before=before)
 
 
 def test_the_light_theme(snap_compare: Any) -> None:

@@ -9,9 +9,11 @@ import msgspec
 
 from moetui.analyses.what_if import WhatIf
 from moetui.trace import Phase
+from moetui.tui.panes.pane import LinePane
 from moetui.tui.screens.failure import FailureDialog
 from moetui.tui.screens.what_if import WhatIfDialog
 from tests.fake_forward import FakeForward
+from tests.tui.stage import rows
 from tests.tui.stage_app import Stage, staged
 
 
@@ -92,11 +94,17 @@ async def test_pins_are_changed_together_until_they_are_unpinned() -> None:
         await stage.prompted()
         stage.session.put(layer=2, expert=5)
         await stage.press("p", "right_square_bracket", "p")
-        assert stage.toasts[-1] == "E6 at L2 pinned; what-if changes L2 E5, L2 E6"
+        assert stage.toasts[-1] == "E6 at L2 pinned; what-if changes E5 at L2, E6 at L2"
         await stage.press("down", "x")
         await measured(stage)
         assert "drop E5+E6 at L2" in stage.text
-        await stage.press("up", "p", "left_square_bracket", "p")
+        # The pane is in view now, and its last line says it.
+        before = len(stage.toasts)
+        await stage.press("up", "p")
+        pane = stage.pane("what_if")
+        assert isinstance(pane, LinePane) and rows(pane)[-1].startswith("x drop E5 at L2, token 5")
+        assert len(stage.toasts) == before
+        await stage.press("4", "left_square_bracket", "p")
         assert stage.toasts[-1] == "E5 at L2 unpinned; what-if changes the one under the cursor"
 
 

@@ -197,6 +197,8 @@ async def test_a_long_list_of_pins_leaves_the_progress_on_the_screen():
 )
 def test_only_nothing_is_written_as_nothing(value, told):
     assert number(value) == told
+    assert number(0.00123, digits=1) == "0.001" and number(0.00042, digits=1) == "4.2e-04"
+    assert number(0.00042, signed=True, digits=1) == "+4.2e-04"
 
 
 @pytest.mark.parametrize("width", [1, 2, 12, 60])

@@ -137,7 +137,7 @@ class WhatIfPane(LinePane[WhatIf]):
         if measure is None or measure.statistic.value is None:
             return label, (f"{'—':>{_VALUE}}  {missing}", paint.muted)
         value, controls = measure.statistic.value, measure.controls
-        here: Span = (f"{number(value, signed=signed):>{_VALUE}}", paint.head)
+        here: Span = (f"{number(value, signed=signed, digits=1):>{_VALUE}}", paint.head)
         if not controls:
             return label, here, ("  no control yet" if self._going_on else "", paint.muted)
         spread_of = (min(controls), median(controls), max(controls))
@@ -228,9 +228,9 @@ class WhatIfPane(LinePane[WhatIf]):
         """A layer with the experts that no longer run, and those that do instead."""
         went = [f"−E{e}" for e in shift.before if e not in shift.after]
         came = [f"+E{e}" for e in shift.after if e not in shift.before]
-        row = self._shift(shift)
-        told = fitted(_GAP + " ".join([*went, *came]), max(width - line_width(row), 0))
-        return (*row, (told, self.paint.muted))
+        row, told = self._shift(shift), _GAP + " ".join([*went, *came])
+        fits = line_width(row) + len(told) <= width
+        return (*row, (told, self.paint.muted)) if fits else row
 
     def _next(self) -> Line:
         """What the keys would do now."""
@@ -241,18 +241,19 @@ class WhatIfPane(LinePane[WhatIf]):
         room = max(self.size.width - line_width(right) - 4, 1)
         reason = moment.choice.impossible(model, cursor.layer) if model is not None else None
         would = described(moment.choice.changes(cursor.layer, cursor.expert))
-        told = fitted(reason or f"{would}, token {cursor.token}", room).rstrip()
+        where = f", token {cursor.token}"
+        told = fitted(reason or would + where * (len(would + where) <= room), room).rstrip()
         key = "" if reason else "x "
         return spread(((key, paint.head), (told, paint.muted)), right, self.size.width)
 
 
-def number(value: float, *, signed: bool = False) -> str:
-    """At most six cells; only what is exactly nothing is written as 0."""
+def number(value: float, *, signed: bool = False, digits: int = 0) -> str:
+    """At most 6 cells (small ones 1 + `digits` more); only what is exactly nothing is 0."""
     if value == 0:
         return "0"
     sign = "+" if signed else ""
     if abs(value) < 0.001:
-        return f"{value:{sign}.0e}"
+        return f"{value:{sign}.{digits}e}"
     return f"{value:{sign}.3f}" if abs(value) < 100 else f"{value:{sign}.0f}"
 
 
@@ -264,7 +265,7 @@ def sentence(view: WhatIf, width: int) -> str:
         idle = sum(value == 0 for value in controls)
         also = f" So do {idle} of {len(controls)} controls." if controls else ""
         return f"The change leaves the next-token logits as they were, bit for bit.{unused}{also}"
-    kl = f"KL {number(view.kl.statistic.value or 0.0)}"
+    kl = f"KL {number(view.kl.statistic.value or 0.0, digits=1)}"
     if not controls:
         return f"{kl}." if view.planned else f"{kl}. There is nothing to draw as a control."
     larger = f"larger than {view.kl.larger_than} of {len(controls)} {view.control}"

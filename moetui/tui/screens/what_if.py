@@ -158,7 +158,7 @@ class WhatIfActions(Base):
         if self.session.latest.phase is Phase.RUNNING:
             self.notify("measured as soon as the run has ended", markup=False)
         self._engine.study(lambda forward: what_if(forward, request))
-        if all(pane.pane_id != WHAT_IF for pane in self.workspace.shown()):
+        if not self._shows_what_if:
             self._focus_pane(ORDER.index(WHAT_IF) + 1)
 
     def action_pin(self) -> None:
@@ -170,14 +170,14 @@ class WhatIfActions(Base):
         if layer not in model.moe_layers:
             self.notify(f"layer {layer} is dense: it has no expert to pin", markup=False)
             return
-        pinned = self.session.pin()
-        cell = f"E{moment.cursor.expert} at L{layer}"
-        rest = self.session.choice.pinned
-        told = ", ".join(f"L{at} E{expert}" for at, expert in rest) or "the one under the cursor"
-        self.notify(
-            f"{cell} {'pinned' if pinned else 'unpinned'}; what-if changes {told}", markup=False
-        )
+        done = "pinned" if self.session.pin() else "unpinned"
         self._stale = True
+        choice = self.session.choice
+        if self._shows_what_if and choice.kind in OF_EXPERTS:
+            return  # its last line says what would be changed
+        pins = ", ".join(f"E{expert} at L{at}" for at, expert in choice.pinned)
+        cell, rest = f"E{moment.cursor.expert} at L{layer}", pins or "the one under the cursor"
+        self.notify(f"{cell} {done}; what-if changes {rest}", markup=False)
 
     def what_if_commands(self) -> Iterable[SystemCommand]:
         """The kinds of change that need nothing else, for the command palette."""
@@ -201,6 +201,10 @@ class WhatIfActions(Base):
         if moment.snapshot.model is not None:
             dialog = WhatIfDialog(moment.choice, moment.snapshot.model, partial(target, moment))
             self.app.push_screen(dialog, self._measure_choice)
+
+    @property
+    def _shows_what_if(self) -> bool:
+        return any(pane.pane_id == WHAT_IF for pane in self.workspace.shown())
 
     def _can_measure(self) -> bool:
         """Whether there is a model that routes and a token to look at; says so where not."""
