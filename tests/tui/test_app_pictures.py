@@ -102,14 +102,15 @@ def test_a_dense_model(snap_compare: Any) -> None:
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
 def test_what_if(snap_compare: Any, size: tuple[int, int]) -> None:
     app, engine = explorer()
-    push = np.random.default_rng(1).normal(size=(12, 32)) / 4
+    push = np.abs(np.random.default_rng(1).normal(size=(12, 32))) / 30
+    push[5, 8] = 3.0
     forward = FakeForward(layers=12, experts=32, k=4, vocabulary=96, push=push, steering=[(5, 8)])
 
     async def before(pilot: Pilot[Any]) -> None:
         await played(pilot, engine)
         screen = pilot.app.screen_stack[0]
         assert isinstance(screen, ExplorerScreen)
-        screen.session.put(token=5, layer=5, expert=8)
+        screen.session.put(token=3, layer=5, expert=8)
         await pilot.press("x")
         engine.find(forward)
         await shown(pilot, engine)

@@ -212,7 +212,7 @@ def test_a_band_is_exactly_as_wide_as_asked_and_shows_the_value(width, value):
 
 def test_controls_stand_where_they_lie_between_nothing_and_the_largest():
     line = band(10.0, [0.0, 5.0, 5.0, 2.0, 2.0, 2.0, 2.0], 11, NONE, NONE)
-    assert "".join(text for text, _ in line) == "· ⋮  :    ◆"
+    assert "".join(text for text, _ in line) == "· ┇  :    ◆"
 
 
 @pytest.mark.parametrize(

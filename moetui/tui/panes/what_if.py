@@ -220,7 +220,8 @@ class WhatIfPane(LinePane[WhatIf]):
     def _shift(self, shift: LayerShift) -> Line:
         paint = self.paint
         control = "" if shift.control is None else f" ({_short(shift.control)})"
-        name = f"L{shift.layer}{'*' if shift.direct else ''} "
+        digits = len(str(self.view.layers[-1].layer)) if self.view is not None else 0
+        name = f"L{shift.layer}{'*' if shift.direct else ''}".ljust(digits + 2 + shift.direct)
         style = paint.head if shift.change else paint.text
         return (name, paint.muted), (_short(shift.change), style), (control, paint.muted)
 

@@ -10,7 +10,7 @@ from moetui.tui.widgets.lines import Line
 
 VALUE = "◆"
 # One control in a cell, two or three, more.
-_DOTS = "·:⋮"
+_DOTS = "·:┇"
 _EMPTY = " "
 
 
