@@ -75,7 +75,7 @@ class Measure(msgspec.Struct, frozen=True, kw_only=True):
     statistic: value; null_mean and central 95 % of the controls; p = (1 + #≥) / (1 + m).
     controls: [m], in the order of `WhatIf.controls` (those without such a number left out).
     larger_than: how many of them the value exceeds; larger_than_used: how many of those whose
-        experts some token selects.
+        experts some token up to the judged one selects.
     """
 
     statistic: Statistic
@@ -184,6 +184,7 @@ class _Study:
         self._base_nll = self._nll(())
         self._changed = forward.trace(self._read, lens=TOP, interventions=request.changes)
         self._outcome = self._judge(self._changed, request.changes)
+        self._next_tokens = _next_tokens(self._base, self._changed)
         self._possible = possible_controls(request.changes, self._base)
         self.planned = controls_of(
             request.changes, self._base, count=request.controls, seed=request.seed
@@ -220,7 +221,7 @@ class _Study:
             routing=None
             if outcome.routing is None
             else self._measure(outcome.routing, [o.routing for o in outcomes]),
-            next_tokens=_next_tokens(self._base, self._changed),
+            next_tokens=self._next_tokens,
             layers=tuple(self._shift(layer) for layer in outcome.shifts),
             control=_control_name(request.changes),
             controls=tuple(control for control, _ in self._controls),

@@ -166,6 +166,17 @@ async def test_while_a_prompt_runs_a_study_waits_for_its_end() -> None:
         assert stage.engine.calls[-1] == ("study",)
 
 
+async def test_a_paused_view_goes_on_to_show_what_is_measured_where_it_stood() -> None:
+    async with staged((120, 40), panes=None) as stage:
+        await stage.prompted()
+        await stage.press("space")
+        stage.engine.finish()
+        await stage.press("x")
+        await measured(stage)
+        assert "VIEW PAUSED" not in stage.text
+        assert found(stage).request.row == 5 and found(stage).followed == 0
+
+
 async def test_another_model_takes_the_finding_away() -> None:
     async with staged((120, 40), panes=None) as stage:
         await stage.prompted()

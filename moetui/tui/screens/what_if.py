@@ -136,6 +136,10 @@ class WhatIfActions(Base):
     def _focus_pane(self, number: int | None) -> None:
         raise NotImplementedError
 
+    def action_pause(self) -> None:
+        """Freeze the view, or go on."""
+        raise NotImplementedError
+
     def action_what_if(self) -> None:
         """Go to the pane; there already, choose what to change and measure it."""
         if self.workspace.active.pane_id != WHAT_IF:
@@ -155,6 +159,8 @@ class WhatIfActions(Base):
             return
         changes = choice.changes(cursor.layer, cursor.expert)
         request = request_at(recording, moment.snapshot.rows, cursor.token, changes)
+        if self.session.paused:
+            self.action_pause()
         if self.session.latest.phase is Phase.RUNNING:
             self.notify("measured as soon as the run has ended", markup=False)
         self._engine.study(lambda forward: what_if(forward, request))
