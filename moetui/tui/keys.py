@@ -47,7 +47,7 @@ GROUPS: tuple[Group, ...] = (
                 "unwind",
                 "escape",
                 "unwind",
-                "leave dialog, prompt, zoom; then stop the run, load or measurement",
+                "leave dialog, prompt, zoom; then stop what is under way",
                 "Back",
             ),
         ),
