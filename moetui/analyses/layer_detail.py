@@ -32,7 +32,8 @@ class LayerDetail(msgspec.Struct, frozen=True, kw_only=True):
     margin: z of the last chosen minus z of the first passed over; score_margin: the same of the
         selection score. Both None where none was passed over. Near 0 the choice hangs on rounding.
     margin_chance: the margin expected of E independent normal logits with this layer's standard
-        deviation, which is what a router with random weights shows.
+        deviation, which is what a router with random weights shows; None where the choice is not
+        that of the highest logits (a correction bias or a group decided too).
     entropy: H of the router's distribution over its E experts in nats; entropy_normalized: over
         ln E, 1 = no preference. distribution: how logits became probabilities.
     weight_sum: Σ of the weights; 1 where the model normalises them.
@@ -78,7 +79,7 @@ def layer_detail(trace: Trace, index: int, layer: int) -> LayerDetail | None:
         passed_over=passed_over,
         margin=chosen[-1].logit - passed_over[0].logit if passed_over else None,
         score_margin=_score_margin(chosen[-1], passed_over),
-        margin_chance=_margin_chance(real, len(ids)),
+        margin_chance=_margin_chance(real, len(ids)) if _by_logit(chosen, passed_over) else None,
         logit_deviation=float(real.std()),
         entropy=entropy,
         entropy_normalized=entropy / float(np.log(len(real))) if len(real) > 1 else 0.0,
@@ -107,6 +108,12 @@ def _passed_over(ids: NDArray[np.int64], z: Array, score: Array | None) -> list[
     ranked[np.isnan(ranked)] = -np.inf
     order = np.argsort(-ranked, kind="stable")
     return [int(e) for e in order if np.isfinite(ranked[e])]
+
+
+def _by_logit(chosen: list[ChosenExpert], passed_over: list[ChosenExpert]) -> bool:
+    """Whether the experts with the highest logits ran."""
+    lowest = min(expert.logit for expert in chosen)
+    return all(expert.logit <= lowest for expert in passed_over)
 
 
 def _score_margin(last: ChosenExpert, passed_over: list[ChosenExpert]) -> float | None:

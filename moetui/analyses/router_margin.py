@@ -54,13 +54,11 @@ def layer_margin(trace: Trace, index: int) -> LayerMargin:
     scores = trace.selection_scores
     s = z if scores is None else scores[:, index].astype(float)
     nothing = LayerMargin(np.full((len(z), parts.shape[1] + 1), np.nan), UNDEFINED)
-    # Experts masked out by their group are −inf or exactly 0 in the families that mask.
-    # A logit of exactly 0 may rank as 0 without any mask.
-    eligible = np.isfinite(s) & np.isfinite(z) & ((s != 0) | (z == 0))
-    boundary = _boundary(trace.expert_ids[:, index], s, eligible)
-    if boundary is None:
+    eligible = eligible_experts(s, z)
+    edge = boundary(trace.expert_ids[:, index], s, eligible)
+    if edge is None:
         return nothing
-    inside, outside, defined = boundary
+    inside, outside, defined = edge
     row = np.arange(len(z))
     gap = parts[row, :, inside] - parts[row, :, outside]
     gap[~defined] = np.nan
@@ -76,11 +74,18 @@ def layer_margin(trace: Trace, index: int) -> LayerMargin:
     return nothing
 
 
-def _boundary(
+def eligible_experts(s: Numbers, z: Numbers) -> Flags:
+    """bool [T, E]: the experts that top-k could choose, by what it ranked and their logits."""
+    # Experts masked out by their group are −inf or exactly 0 in the families that mask.
+    # A logit of exactly 0 may rank as 0 without any mask.
+    return np.asarray(np.isfinite(s) & np.isfinite(z) & ((s != 0) | (z == 0)))
+
+
+def boundary(
     ids: NDArray[np.int16], s: Numbers, eligible: Flags
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], Flags] | None:
     """Lowest selected and highest eligible unselected expert of every token, and where both
-    exist; None where they exist nowhere."""
+    exist; None where they exist nowhere. ids [T, k], padded with −1; s, eligible [T, E]."""
     row = np.arange(len(s))
     chosen = np.zeros(s.shape, bool)
     for column in ids.T:

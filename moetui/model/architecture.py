@@ -26,7 +26,9 @@ class Site:
     block: the smallest module that holds the bank and its router; gate: the child of the block
     that holds the router (often the router itself); router: the module that owns the
     [experts, hidden] matrix; bare: that matrix is a plain parameter, not a Linear layer;
-    shares_block: the block adds something besides the routed experts (a shared expert).
+    num_experts: what the router chooses among; bank_experts: those of them that the bank holds,
+    the rest (of longcat) hand their input on; shares_block: the block adds something besides the
+    routed experts (a shared expert).
     """
 
     layer: int
@@ -35,12 +37,13 @@ class Site:
     router: nn.Module
     bank: nn.Module
     num_experts: int
+    bank_experts: int
     bare: bool
     shares_block: bool
 
     def matrix(self) -> mx.array:
         """W: float32 [E, H], dequantised where the checkpoint quantises its router."""
-        return weight_matrix(self.router)[: self.num_experts]
+        return weight_matrix(self.router)
 
     @property
     def bias(self) -> mx.array | None:
@@ -55,10 +58,15 @@ class Site:
 
 @dataclass(frozen=True, eq=False)
 class Architecture:
-    """The decoder layers of a model, and the sites at which some of them route."""
+    """The decoder layers of a model, and the sites at which some of them route.
+
+    separate_experts: some block routes among separate modules instead of a bank; there is no one
+    place at which its choice can be read, and it has no site.
+    """
 
     layers: tuple[nn.Module, ...]
     sites: dict[int, Site]
+    separate_experts: bool = False
 
     @property
     def num_experts(self) -> int:
@@ -70,7 +78,8 @@ def examine(model: nn.Module) -> Architecture:
     """Find the decoder layers and every place where `model` routes."""
     layers = tuple(layer for layer in model.layers if layer is not None)
     sites = sorted(_find_sites(model), key=lambda site: site.layer)
-    return Architecture(layers, {site.layer: site for site in sites})
+    separate = any(_routes_among_modules(module) for _, module in model.named_modules())
+    return Architecture(layers, {site.layer: site for site in sites}, separate)
 
 
 def weight_matrix(linear: nn.Module) -> mx.array:
@@ -112,7 +121,8 @@ def _site(modules: dict[str, nn.Module], path: str, bank: nn.Module) -> Site | N
             gate=gate,
             router=router,
             bank=bank,
-            num_experts=experts,
+            num_experts=_rows(router),
+            bank_experts=experts,
             bare="scales" not in router and not hasattr(router, "to_quantized"),
             shares_block=_has_other_matrices(block, (gate, bank)),
         )
@@ -132,6 +142,15 @@ def _router_below(
         if rows >= experts and _GATE_NAME.fullmatch(below.split(".")[0]):
             found.append((rows != experts, below.count("."), path))
     return min(found)[2] if found else None
+
+
+def _routes_among_modules(module: nn.Module) -> bool:
+    """Whether `module` holds a list of equal modules and a router with a row for each of them."""
+    children = module.children()
+    counts = {len(c) for c in children.values() if isinstance(c, list) and len(c) > 1}
+    gates = [c for name, c in children.items() if _GATE_NAME.fullmatch(name)]
+    inside = [m for gate in gates if isinstance(gate, nn.Module) for _, m in gate.named_modules()]
+    return any(_rows(m) in counts for m in inside)
 
 
 def _rows(module: nn.Module) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -17,50 +16,11 @@ import mlx.nn as nn
 
 from moetui.model.architecture import Architecture, Site
 from moetui.model.attention import probabilities
-from moetui.model.taps import Attached, FunctionTap, ModuleTap, ParameterTap, Tap, TappedArray
-
-
-@dataclass(frozen=True)
-class Want:
-    """What to capture besides the routing itself, which always is."""
-
-    residuals: bool = True
-    attention: bool = False
-    expert_outputs: bool = False
-
-
-@dataclass(eq=False)
-class LayerRecord:
-    """What one decoder layer did: lazy arrays as the model made them; None where not seen.
-
-    entering, at_router, leaving: the residual stream before the layer, before the norm of the
-    feed-forward part, and after the layer. norm: the module between at_router and the router.
-    ranked: what top-k was taken of (or its negative; see `moetui.model.readings`).
-    weights: the factors multiplied with expert_outputs [..., k, H].
-    """
-
-    entering: mx.array | None = None
-    at_router: mx.array | None = None
-    leaving: mx.array | None = None
-    norm: nn.Module | None = None
-    router_input: mx.array | None = None
-    logits: mx.array | None = None
-    ranked: mx.array | None = None
-    indices: mx.array | None = None
-    weights: mx.array | None = None
-    expert_outputs: mx.array | None = None
-    attention: mx.array | None = None
-    returns_tuple: bool = False
-    normed: list[tuple[mx.array, mx.array, nn.Module]] = field(default_factory=list)
-
-
-@dataclass(eq=False)
-class PassRecord:
-    """One forward pass: a record for every decoder layer, and the model's logits [1, T, V]."""
-
-    layers: list[LayerRecord]
-    logits: mx.array | None = None
-
+from moetui.model.edits import NONE, Edits
+from moetui.model.mixture import Mixture
+from moetui.model.records import SOURCES, LayerRecord, PassRecord, Want
+from moetui.model.selection import BankReachedError, Ranking, uncompiled
+from moetui.model.taps import Attached, FunctionTap, ModuleTap, ParameterTap, Tap
 
 OnPass = Callable[[PassRecord], None]
 
@@ -68,18 +28,21 @@ OnPass = Callable[[PassRecord], None]
 class Capture:
     """The taps of one model, made once; `with capture.on(want, on_pass): model(...)` reads.
 
-    `edit_logits(layer, logits)` replaces the logits that a router hands on; None reads only.
+    ranking: how the operand of top-k is found; kept: the sources that passes keep; both as the
+    probe found out.
     """
 
     def __init__(self, model: nn.Module, architecture: Architecture) -> None:
         self._architecture = architecture
         self._want = Want()
         self._on_pass: OnPass = lambda record: None
-        self._edit_logits: Callable[[int, mx.array], mx.array] | None = None
+        self._edits = NONE
         self._record = PassRecord([])
         self._layer = 0
-        # Whether top-k can be watched: not where the gate runs inside mx.compile.
-        self.sees_selection = True
+        self._mixture: Mixture | None = None
+        self._replaying = self._aside = False
+        self.ranking = Ranking.SEEN
+        self.kept: frozenset[str] = SOURCES
         self._routing_taps = self._make_routing_taps(model)
         self._residual_taps = self._make_residual_taps()
         self._selection_tap = FunctionTap(mx, "argpartition", self._around_argpartition)
@@ -88,45 +51,61 @@ class Capture:
         )
 
     @contextmanager
-    def on(
-        self,
-        want: Want,
-        on_pass: OnPass,
-        edit_logits: Callable[[int, mx.array], mx.array] | None = None,
-    ) -> Iterator[None]:
+    def on(self, want: Want, on_pass: OnPass, edits: Edits = NONE) -> Iterator[None]:
         """Observe every forward pass inside the block; everything is undone on the way out."""
-        taps = list(self._routing_taps)
-        if want.residuals:
+        taps: list[Tap] = [*edits.taps(), *self._routing_taps]
+        if want.residuals or edits.needs_residuals:
             taps += self._residual_taps
-        if self.sees_selection and self._architecture.sites:
+        if self._architecture.sites and self.ranking.watches_argpartition:
             taps.append(self._selection_tap)
         if want.attention:
             taps.append(self._attention_tap)
-        self._want, self._on_pass, self._edit_logits = want, on_pass, edit_logits
+        self._want, self._on_pass, self._edits = want, on_pass, edits
         try:
             with Attached(taps):
                 yield
         finally:
             # Unevaluated captures would pin the key-value buffers of their pass.
-            self._record = PassRecord([])
-            self._on_pass, self._edit_logits = (lambda record: None), None
+            self._record, self._mixture = PassRecord([]), None
+            self._on_pass, self._edits = (lambda record: None), NONE
+
+    @property
+    def record(self) -> PassRecord:
+        """What was seen so far of the pass under way."""
+        return self._record
+
+    @contextmanager
+    def aside(self, edits: Edits) -> Iterator[None]:
+        """A part of the pass under way is run inside the block once more, uncompiled, changed by
+        `edits` and recorded apart, as if nothing else had happened."""
+        before = self._record, self._edits, self._mixture
+        self._record = PassRecord([LayerRecord() for _ in self._architecture.layers])
+        self._edits, self._aside = edits, True
+        try:
+            with uncompiled():
+                yield
+        finally:
+            self._record, self._edits, self._mixture = before
+            self._aside = False
 
     def _make_routing_taps(self, model: nn.Module) -> list[Tap]:
+        layers = self._architecture.layers
         taps: list[Tap] = [ModuleTap(model, self._around_model)]
-        for index, layer in enumerate(self._architecture.layers):
-            taps.append(ModuleTap(layer, self._around_layer(index)))
+        taps += [ModuleTap(layer, self._around_layer(i)) for i, layer in enumerate(layers)]
         for layer_index, site in self._architecture.sites.items():
             taps += self._site_taps(layer_index, site)
         return taps
 
     def _site_taps(self, layer: int, site: Site) -> list[Tap]:
-        taps: list[Tap] = [ModuleTap(site.bank, self._around_bank(layer))]
+        taps: list[Tap] = [ModuleTap(site.bank, self._around_bank(layer, site))]
         if site.bare:
             taps.append(ParameterTap(site.router, "weight", partial(self._routed, layer)))
         else:
             taps.append(ModuleTap(site.router, self._around_router(layer)))
         if site.gate is not site.router or site.bare:
             taps.append(ModuleTap(site.gate, self._around_gate(layer)))
+        if site.block is not self._architecture.layers[layer]:
+            taps.append(ModuleTap(site.block, self._around_block(layer)))
         return taps
 
     def _make_residual_taps(self) -> list[Tap]:
@@ -153,21 +132,28 @@ class Capture:
     def _around_layer(self, index: int) -> Callable[..., Any]:
         def around(call: Callable[..., Any], h: mx.array, *args: Any, **kwargs: Any) -> Any:
             self._layer, record = index, self._record.layers[index]
+            record.entering = h = self._edits.entering(index, h)
             output = call(h, *args, **kwargs)
             record.returns_tuple = isinstance(output, tuple)
-            record.entering = h
-            record.leaving = output[0] if record.returns_tuple else output
+            left = output[0] if record.returns_tuple else output
+            record.leaving = left = self._edits.leaving(index, record.at_router, left)
             if record.at_router is None:  # the layer has no feed-forward part of its own
                 record.at_router = record.leaving
             record.normed.clear()
-            return output
+            record.forget(self.kept)
+            return (left, *output[1:]) if record.returns_tuple else left
 
         return around
 
     def _around_norm(self, index: int, norm: nn.Module) -> Callable[..., Any]:
         def around(call: Callable[..., Any], h: mx.array, *args: Any, **kwargs: Any) -> Any:
             output = call(h, *args, **kwargs)
-            self._record.layers[index].normed.append((h, output, norm))
+            record = self._record.layers[index]
+            record.normed.append((h, output, norm))
+            if h is record.mixed:
+                record.mixed_normed = output
+            elif h is record.block_output:
+                record.block_normed = output
             return output
 
         return around
@@ -180,15 +166,20 @@ class Capture:
                 record.at_router, record.norm = next(
                     ((h, norm) for h, out, norm in record.normed if out is x), (x, None)
                 )
-            return call(x, *args, **kwargs)
+            output = call(x, *args, **kwargs)
+            if (args or kwargs) and record.mixed is None:
+                record.mixed = output[0] if isinstance(output, tuple) else output
+            return output
 
         return around
 
     def _routed(self, layer: int, x: mx.array, logits: mx.array) -> mx.array:
-        if self._edit_logits is not None:
-            logits = self._edit_logits(layer, logits)
         record = self._record.layers[layer]
-        record.router_input, record.logits, record.ranked = x, logits, None
+        if self._replaying and record.logits is not None:
+            return record.logits
+        logits = self._edits.logits(layer, logits)
+        record.router_input, record.logits = x, logits
+        record.ranked = logits if self.ranking is Ranking.LOGITS else None
         return logits
 
     def _around_router(self, layer: int) -> Callable[..., Any]:
@@ -197,46 +188,104 @@ class Capture:
     def _around_gate(self, layer: int) -> Callable[..., Any]:
         def around(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             output = call(*args, **kwargs)
-            if isinstance(output, tuple) and len(output) == 2:
-                self._record.layers[layer].indices, self._record.layers[layer].weights = output
+            if self._replaying or not _is_choice(output):
+                return output
+            record = self._record.layers[layer]
+            record.indices = self._edits.indices(layer, output[0])
+            record.weights = self._edits.weights(layer, output[1], record.indices)
+            return record.indices, record.weights
+
+        return around
+
+    def _around_block(self, layer: int) -> Callable[..., Any]:
+        def around(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            block = partial(call, *args, **kwargs)
+            self._edits.before_block(layer, block)
+            output = block()
+            if self._mixture is not None:
+                self._mixture.close()
+            self._record.layers[layer].block_output = output
+            if self.ranking is Ranking.REPLAYED:
+                self._replay(block)
             return output
 
         return around
 
-    def _around_bank(self, layer: int) -> Callable[..., Any]:
+    def _replay(self, block: Callable[[], Any]) -> None:
+        """Run a block up to its bank once more, uncompiled, to see what its top-k ranks."""
+        self._replaying = True
+        try:
+            with uncompiled():
+                block()
+        except BankReachedError:
+            pass
+        finally:
+            self._replaying = False
+
+    def _around_bank(self, layer: int, site: Site) -> Callable[..., Any]:
         def around(call: Callable[..., Any], x: mx.array, indices: mx.array, *a: Any) -> Any:
+            if self._replaying:
+                raise BankReachedError
             record = self._record.layers[layer]
-            record.indices = indices
-            output = call(x, indices, *a)
+            gated = record.weights is not None  # the gate gave ids and weights, edited there
+            if not gated:
+                indices = self._edits.indices(layer, indices)
+            if not gated or site.num_experts == site.bank_experts:
+                record.indices = indices
+            output = self._edits.outputs(layer, call(x, indices, *a), indices)
             if self._want.expert_outputs:
                 record.expert_outputs = output
-
-            def on_weights(factor: mx.array) -> None:
-                if factor.ndim == output.ndim and factor.shape[-1] == 1:
-                    record.weights = factor.squeeze(-1)
-
-            return TappedArray.wrap(output, on_weights=on_weights)
+            read = record.router_input
+            if read is not None and x is not read and x.shape == read.shape:
+                record.bank_input, record.routed_sum = x, output.sum(-2)
+            self._mixture = Mixture(record, partial(self._weigh, layer, site))
+            return self._mixture.follow(output)
 
         return around
+
+    def _weigh(self, layer: int, site: Site, weights: mx.array) -> mx.array:
+        """Note the weights that are multiplied with the outputs; what shall be instead."""
+        record = self._record.layers[layer]
+        if record.weights is None:
+            assert record.indices is not None
+            record.weights = self._edits.weights(layer, weights, record.indices)
+            return record.weights
+        if site.num_experts == site.bank_experts:
+            record.weights = weights
+        return weights
 
     def _around_argpartition(
         self, call: Callable[..., Any], a: mx.array, *args: Any, **kwargs: Any
     ) -> Any:
         """Between a router and its bank, the last full-width top-k is the selection."""
-        if self._record.layers and (site := self._architecture.sites.get(self._layer)):
-            record = self._record.layers[self._layer]
-            between = record.logits is not None and record.indices is None
-            if between and a.shape[-1] >= site.num_experts:
-                record.ranked = a
+        site = self._architecture.sites.get(self._layer) if self._record.layers else None
+        if site is None or a.shape[-1] < site.num_experts:
+            return call(a, *args, **kwargs)
+        record = self._record.layers[self._layer]
+        watched = self._aside or self._replaying == (self.ranking is Ranking.REPLAYED)
+        between = record.logits is not None and (record.indices is None or self._replaying)
+        if watched and between:
+            record.ranked = a
+            if not self._replaying:
+                kth = args[0] if args else kwargs["kth"]
+                a = self._edits.ranked(self._layer, a, kth)
         return call(a, *args, **kwargs)
 
     def _around_attention(
         self, call: Callable[..., Any], q: mx.array, k: mx.array, v: mx.array, **kwargs: Any
     ) -> Any:
-        self._record.layers[self._layer].attention = probabilities(
-            q, k, scale=kwargs["scale"], mask=kwargs.get("mask"), sinks=kwargs.get("sinks")
+        self._record.layers[self._layer].attention.append(
+            probabilities(
+                q, k, scale=kwargs["scale"], mask=kwargs.get("mask"), sinks=kwargs.get("sinks")
+            )
         )
         return call(q, k, v, **kwargs)
+
+
+def _is_choice(output: Any) -> bool:
+    """Whether a gate answered with (expert ids, weights) rather than with logits."""
+    pair = isinstance(output, tuple) and len(output) == 2
+    return pair and bool(mx.issubdtype(output[0].dtype, mx.integer))
 
 
 def _holds(module: nn.Module, part: nn.Module) -> bool:

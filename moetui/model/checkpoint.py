@@ -62,19 +62,39 @@ def architecture(config: Mapping[str, Any], folder: Path) -> str:
 def in_mlx_names(config: Mapping[str, Any]) -> dict[str, Any]:
     """What transformers writes under names that mlx-lm does not look at, under those that it does.
 
-    transformers 5 puts the rotary settings into `rope_parameters` and calls the number of experts
-    `num_local_experts`; without the older names mlx-lm would silently take its own defaults.
+    transformers 5 puts the rotary settings into `rope_parameters`, calls the number of experts
+    `num_local_experts` and the mixers of granitemoehybrid as in every other family, and lists
+    what differs in the full-attention layers of gemma4 by layer. Without the older names mlx-lm
+    would refuse the checkpoint or, worse, silently take its own defaults.
     """
-    renamed: dict[str, Any] = {}
-    rope = config.get("rope_parameters")
-    if isinstance(rope, dict) and "rope_theta" in rope:
-        renamed["rope_theta"] = rope["rope_theta"]
-        scaling = {key: value for key, value in rope.items() if key != "rope_theta"}
-        if scaling.get("rope_type", "default") != "default":
-            renamed["rope_scaling"] = scaling
+    renamed = _rope(config.get("rope_parameters"))
     if "num_local_experts" in config:
         renamed["num_experts"] = config["num_local_experts"]
-    return {name: value for name, value in renamed.items() if config.get(name) is None}
+    by_layer = config.get("per_layer_config")
+    for settings in by_layer.values() if isinstance(by_layer, dict) else ():
+        renamed |= {_GLOBAL[key]: value for key, value in settings.items() if key in _GLOBAL}
+    missing = {name: value for name, value in renamed.items() if config.get(name) is None}
+    mixers = config.get("layer_types")
+    if config.get("model_type") == "granitemoehybrid" and isinstance(mixers, list):
+        missing["layer_types"] = [_MIXERS.get(mixer, mixer) for mixer in mixers]
+    return missing
+
+
+# What mlx-lm calls these settings of the layers that attend to everything.
+_GLOBAL = {"head_dim": "global_head_dim", "num_key_value_heads": "num_global_key_value_heads"}
+_MIXERS = {"linear_attention": "mamba", "full_attention": "attention"}
+
+
+def _rope(parameters: object) -> dict[str, Any]:
+    """`rope_parameters`, where they are one set for all layers, as the older settings."""
+    if not isinstance(parameters, dict) or "rope_theta" not in parameters:
+        return {}
+    scaling = {key: value for key, value in parameters.items() if key != "rope_theta"}
+    scaled = scaling.get("rope_type", "default") != "default"
+    settings = {"rope_theta": parameters["rope_theta"], "rope_scaling": scaling if scaled else None}
+    if "partial_rotary_factor" in parameters:
+        settings["partial_rotary_factor"] = parameters["partial_rotary_factor"]
+    return settings
 
 
 def _read_json(path: Path) -> dict[str, Any]:

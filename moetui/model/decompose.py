@@ -2,7 +2,8 @@
 
 h(L) = e + Σ_{l≤L} a_l + Σ_{l<L} m_l, with e the stream that enters layer 0, a_l what the layer
 added before its feed-forward part and m_l what it added after: differences of the stream, so that
-residual multipliers, sandwich norms, biases and shared experts are inside without being known.
+residual multipliers, sandwich norms, biases and shared experts are inside without being known
+(`moetui.model.sources` splits them further where their names can be told).
 An RMS norm multiplies elementwise: u = g·h, with the scale frozen g = u / h, and so
 z = W u + bias = W(g·e) + Σ W(g·a_l) + Σ W(g·m_l) + bias. A LayerNorm also centres, which is
 linear too; its bias is a part of its own.
@@ -16,10 +17,8 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from moetui.model.architecture import Architecture, Site
-from moetui.model.capture import LayerRecord, PassRecord
-
-EMBEDDING, ATTENTION, STATIC, DENSE = "embedding", "attention", "static bias", "dense MLP"
-ROUTED, COMBINED = "routed experts", "experts, combined"
+from moetui.model.records import LayerRecord, PassRecord
+from moetui.model.sources import EMBEDDING, STATIC, Added, Sources
 
 # Floats of the stacked parts [L, G, T, H] made at once: bounds the memory of a long prompt.
 _FLOATS_AT_ONCE = 1 << 26
@@ -36,20 +35,24 @@ class LazyParts:
 class Decomposition:
     """Splits the router logits of one model; W of all layers is stacked once.
 
-    `probe` is one captured pass: it shows which norm stands before each router.
+    `probe` is one captured pass with all sources: it shows which norm stands before each router,
+    and where the parts come from. kept: the sources that `read` needs of later passes.
     """
 
     def __init__(self, architecture: Architecture, probe: PassRecord) -> None:
         self._sites = list(architecture.sites.values())
         self._norms = [probe.layers[site.layer].norm for site in self._sites]
         self._E = architecture.num_experts
-        self._dense = [index not in architecture.sites for index in range(len(architecture.layers))]
+        self._sources = Sources(architecture, probe)
+        self.kept = self._sources.kept
+        self._here = mx.array([site.layer for site in self._sites])
         self._W = mx.stack([self._padded(site.matrix()) for site in self._sites])
         self._static = mx.stack(
             [self._constant(i, site, self._norms[i]) for i, site in enumerate(self._sites)]
         )
         self._absent = self._absent_experts()
-        self.part_names = self._names()
+        static = (STATIC,) if mx.any(self._static != 0).item() else ()
+        self.part_names = (EMBEDDING, *self._sources.names, *static)
         mx.eval(self._W, self._static)
 
     def read(self, record: PassRecord) -> LazyParts:
@@ -59,10 +62,11 @@ class Decomposition:
             mx.stack([_rows(getattr(layer, name), H) for layer in record.layers])
             for name in ("entering", "at_router", "leaving")
         )
+        added = list(self._sources.added(record, entering, at_router, leaving).values())
         T, L, G = entering.shape[1], len(self._sites), len(self.part_names)
         step = max(1, _FLOATS_AT_ONCE // max(1, L * G * H))
         chunks = [
-            self._chunk(record, entering, at_router, leaving, slice(start, start + step))
+            self._chunk(record, entering, at_router, added, slice(start, start + step))
             for start in range(0, T, step)
         ]
         return LazyParts(
@@ -75,11 +79,12 @@ class Decomposition:
         record: PassRecord,
         entering: mx.array,
         at_router: mx.array,
-        leaving: mx.array,
+        added: list[Added],
         rows: slice,
     ) -> LazyParts:
-        entering, at_router, leaving = entering[:, rows], at_router[:, rows], leaving[:, rows]
-        streams = self._streams(entering, at_router, leaving)
+        entering, at_router = entering[:, rows], at_router[:, rows]
+        e = mx.broadcast_to(entering[:1], (len(self._sites), *entering.shape[1:]))
+        streams = mx.stack([e, *(part.until(self._here, rows) for part in added)], axis=1)
         normed = mx.stack(
             [
                 self._through_norm(record.layers[site.layer], i, streams[i], at_router, rows)
@@ -93,22 +98,8 @@ class Decomposition:
             parts = mx.concatenate([parts, static], axis=1)
         if self._absent is not None:
             parts = mx.where(self._absent, mx.nan, parts)
-        here = mx.array([site.layer for site in self._sites])
-        e = mx.broadcast_to(entering[:1], (len(self._sites), *entering.shape[1:]))
-        seed = mx.stack([e, entering[here] - e], axis=1) @ self._W[:, None].swapaxes(-1, -2)
+        seed = mx.stack([e, entering[self._here] - e], axis=1) @ self._W[:, None].swapaxes(-1, -2)
         return LazyParts(parts.transpose(2, 0, 1, 3), seed.transpose(2, 0, 1, 3))
-
-    def _streams(self, entering: mx.array, at_router: mx.array, leaving: mx.array) -> mx.array:
-        """[L, G', T, H]: embedding, attention, experts and dense MLPs up to each router."""
-        here = mx.array([site.layer for site in self._sites])
-        dense = mx.array(self._dense)[:, None, None]
-        added = leaving - at_router
-        attention = mx.cumsum(at_router - entering, axis=0)[here]
-        experts = mx.cumsum(mx.where(dense, 0, added), axis=0, inclusive=False)[here]
-        streams = [mx.broadcast_to(entering[:1], attention.shape), attention, experts]
-        if DENSE in self.part_names:
-            streams.append(mx.cumsum(mx.where(dense, added, 0), axis=0, inclusive=False)[here])
-        return mx.stack(streams, axis=1)
 
     def _through_norm(
         self, record: LayerRecord, index: int, parts: mx.array, at_router: mx.array, rows: slice
@@ -124,15 +115,6 @@ class Decomposition:
         u = _rows(record.router_input, h.shape[-1])[rows]
         zero = h == 0
         return parts * mx.where(zero, 0, u / mx.where(zero, 1, h))
-
-    def _names(self) -> tuple[str, ...]:
-        experts = COMBINED if any(site.shares_block for site in self._sites) else ROUTED
-        names = [EMBEDDING, ATTENTION, experts]
-        if any(self._dense[: self._sites[-1].layer]):
-            names.append(DENSE)
-        if mx.any(self._static != 0).item():
-            names.append(STATIC)
-        return tuple(names)
 
     def _absent_experts(self) -> mx.array | None:
         """bool [L, 1, 1, E]: experts that a layer lacks; None where all have the same number."""

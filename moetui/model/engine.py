@@ -191,14 +191,11 @@ class EngineThread:
         """Free the model before the next one is loaded, so that both need not fit."""
         if self._model is None:
             return
-        import gc
-
-        import mlx.core as mx
+        from moetui.model.memory import free_unused
 
         self._model = None
         self._publish(model=None, recording=None, rows=0, tokens_per_second=None, finding=None)
-        gc.collect()
-        mx.clear_cache()
+        free_unused()
 
     def _run(self, prompt: str, max_tokens: int, stop: threading.Event) -> None:
         model = self._model

@@ -51,7 +51,7 @@ class Lens:
         self._hidden: mx.array | None = None
         self._returns_tuple = [False] * len(layers)
         self._taps: list[Tap] = [
-            ModuleTap(layer, self._bypass(index, last=index == len(layers) - 1))
+            ModuleTap(layer, self._bypass(index, last=index == len(layers) - 1), alone=True)
             for index, layer in enumerate(layers)
         ]
 

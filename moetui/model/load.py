@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,10 +42,14 @@ def load(
     from moetui.model.model import Model
 
     renamed = in_mlx_names(check(folder))
-    progress("reading weights")
-    network, config, stored = _read_weights(folder, renamed, progress)
-    progress("reading the tokenizer")
-    tokenizer = _read_tokenizer(folder)
+    with warnings.catch_warnings():
+        # What transformers would change in a checkpoint's configuration is no news to its user,
+        # and standard error is where the explorer draws.
+        warnings.simplefilter("ignore")
+        progress("reading weights")
+        network, config, stored = _read_weights(folder, renamed, progress)
+        progress("reading the tokenizer")
+        tokenizer = _read_tokenizer(folder)
     progress("testing what can be read")
     return Model(name, folder, network, tokenizer, config, stored)
 

@@ -7,8 +7,6 @@ the panes that need it stay empty.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
@@ -16,10 +14,13 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from moetui.errors import ModelError
 from moetui.model.architecture import Architecture
-from moetui.model.capture import Capture, LayerRecord, PassRecord, Want
+from moetui.model.capture import Capture
 from moetui.model.decompose import Decomposition
+from moetui.model.edits import NONE, Edits
 from moetui.model.lens import Lens
-from moetui.model.readings import ranking_signs, read
+from moetui.model.readings import effective_weights, read
+from moetui.model.records import LayerRecord, PassRecord, Want
+from moetui.model.selection import Ranking, ranking_signs
 from moetui.trace.shares import completeness
 
 _TOKENS = 8
@@ -28,17 +29,27 @@ _TOLERANCE = {mx.float32: 1e-4}
 _HALF_TOLERANCE = 1e-2
 
 
+class _Shifted(Edits):
+    """Adds 1 to all router logits."""
+
+    def logits(self, layer: int, logits: mx.array) -> mx.array:
+        return logits + 1
+
+
 class Probe:
     """What a few tokens showed; see the attributes.
 
+    architecture: the one given, without its sites where they could not be read.
     hidden_size, vocab_size, top_k, dtype: as seen in the pass. ranking_signs: see there.
     shift_invariant: adding 1 to all router logits left experts and weights as they were.
+    weights_scale_input: the blocks multiply what their expert reads, not what it puts out.
     lens, decomposition: ready to use.
-    lens_error, decomposition_error: one sentence where they failed, None where they hold.
+    routing_error, lens_error, decomposition_error, attention_error: one sentence where that cannot
+    be read, None where it holds.
     """
 
     def __init__(self, network: nn.Module, architecture: Architecture, capture: Capture) -> None:
-        self._network, self._architecture, self._capture = network, architecture, capture
+        self._network, self._capture = network, capture
         record = self._first_pass()
         assert record.logits is not None
         stream = record.layers[-1].leaving
@@ -47,20 +58,27 @@ class Probe:
         self.vocab_size = int(record.logits.shape[-1])
         self.dtype = str(stream.dtype).rpartition(".")[2]
         self._tolerance = _TOLERANCE.get(stream.dtype, _HALF_TOLERANCE)
+        self.routing_error = _routing_error(architecture, record)
+        if self.routing_error is not None:
+            architecture = Architecture(architecture.layers, {})
+        self.architecture = architecture
         routed = [record.layers[layer] for layer in architecture.sites]
         self.top_k = max((_width(layer.indices) for layer in routed), default=0)
-        self.ranking_signs = self._look_at_selection(routed) if routed else None
+        self.weights_scale_input = any(layer.weights is None for layer in routed)
+        self.ranking_signs = self._find_ranking(routed) if routed else None
+        self.attention_error = _attention_error(record)
         self.lens = Lens(network, architecture.layers)
         self.lens.set_tuples([layer.returns_tuple for layer in record.layers])
         self.lens_error = self._test_lens(record, stream)
         self.decomposition: Decomposition | None = None
+        self._capture.kept = frozenset()
         self.decomposition_error = self._test_decomposition(record) if routed else None
         self.shift_invariant = self._test_shift(routed) if routed else True
 
-    def _pass(self, edit: Callable[[int, mx.array], mx.array] | None = None) -> PassRecord:
+    def _pass(self, edits: Edits = NONE) -> PassRecord:
         records: list[PassRecord] = []
         ids = mx.arange(_TOKENS)[None]
-        with self._capture.on(Want(), records.append, edit):
+        with self._capture.on(Want(attention=True), records.append, edits):
             self._network(ids, cache=make_prompt_cache(self._network))
         return records[0]
 
@@ -69,20 +87,28 @@ class Probe:
             record = self._pass()
             mx.eval(record.logits)
         except (RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
+            cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ModelError(
-                f"the model does not run here: {str(error).strip().splitlines()[:1]}",
-                "`moetui -m demo` shows whether moetui itself works on this machine",
+                f"the model does not run on this machine: {cause}",
+                "`moetui -m demo` shows whether moetui itself works here",
             ) from error
         return record
 
-    def _look_at_selection(self, routed: list[LayerRecord]) -> list[int] | None:
-        """How to read top-k; None where it is inside `mx.compile`, which shows placeholders."""
-        try:
-            signs = ranking_signs(routed, self._architecture.num_experts)
-        except (RuntimeError, ValueError):
-            signs = None
-        self._capture.sees_selection = signs is not None
-        return signs
+    def _find_ranking(self, routed: list[LayerRecord]) -> list[int] | None:
+        """The first way to see what top-k ranks that explains the experts of every token."""
+        for ranking in (Ranking.SEEN, Ranking.REPLAYED, Ranking.LOGITS):
+            self._capture.ranking = ranking
+            try:
+                if ranking is not Ranking.SEEN:
+                    record = self._pass()
+                    routed = [record.layers[layer] for layer in self.architecture.sites]
+                signs = ranking_signs(routed)
+            except (RuntimeError, ValueError):  # inside mx.compile stand placeholders
+                continue
+            if signs is not None:
+                return signs
+        self._capture.ranking = Ranking.HIDDEN
+        return None
 
     def _test_lens(self, record: PassRecord, stream: mx.array) -> str | None:
         assert record.logits is not None
@@ -91,30 +117,63 @@ class Probe:
             lens = self.lens.logits(stream[0])
             error = float(mx.abs(lens - own).max()) / float(mx.abs(own).max())
         except (RuntimeError, ValueError, TypeError, AttributeError, IndexError) as problem:
-            return f"the logit lens does not work on this architecture ({problem})"
+            return f"the logit lens cannot be read on this architecture ({problem})"
         if not error <= self._tolerance:
-            return f"the lens of the last layer misses the model's own logits by {error:.1e}"
+            return (
+                "the logit lens cannot be read on this architecture: for the last layer it is not "
+                "the model's own output"
+            )
         return None
 
     def _test_decomposition(self, record: PassRecord) -> str | None:
+        streams = {getattr(layer, name).shape for layer in record.layers for name in _STREAM}
+        if len(streams) > 1 or not _joined(record):
+            return (
+                "the router logits cannot be split by source: this architecture's residual "
+                "stream is not one sum per token"
+            )
         try:
-            decomposition = Decomposition(self._architecture, record)
-            host = read(record, self._architecture, decomposition, Want()).fetch()
+            decomposition = Decomposition(self.architecture, record)
+            host = read(record, self.architecture, decomposition, Want()).fetch()
         except (RuntimeError, ValueError, TypeError, AttributeError, IndexError) as problem:
             return f"the router logits of this architecture cannot be split by source ({problem})"
         worst = float(np.max(completeness(host["router_parts"], host["router_logits"])))
         if not worst <= self._tolerance:
             return f"the sources of the router logits miss them by {worst:.1e}"
-        self.decomposition = decomposition
+        self.decomposition, self._capture.kept = decomposition, decomposition.kept
         return None
 
     def _test_shift(self, before: list[LayerRecord]) -> bool:
         """Whether logits + 1 route every token the same way with the same weights."""
-        after = self._pass(lambda layer, logits: logits + 1)
-        pairs = zip(
-            before, (after.layers[layer] for layer in self._architecture.sites), strict=True
-        )
+        after = self._pass(_Shifted())
+        pairs = zip(before, (after.layers[i] for i in self.architecture.sites), strict=True)
         return all(_same_routing(one, other, self._tolerance) for one, other in pairs)
+
+
+_STREAM = ("entering", "at_router", "leaving")
+
+
+def _routing_error(architecture: Architecture, record: PassRecord) -> str | None:
+    """Why the routing of this model cannot be read, None where it can or there is none."""
+    if architecture.separate_experts:
+        return "this architecture keeps its experts as separate modules: its routing cannot be read"
+    if not all(record.layers[layer].routed for layer in architecture.sites):
+        return "this architecture's experts run in one fused step: its routing cannot be read"
+    return None
+
+
+def _attention_error(record: PassRecord) -> str | None:
+    """Why there are no attention probabilities, None where some layer has them."""
+    over_tokens = (a.shape[-2:] == (_TOKENS, _TOKENS) for r in record.layers for a in r.attention)
+    if any(over_tokens):
+        return None
+    return "this architecture does not attend to the tokens themselves, one by one"
+
+
+def _joined(record: PassRecord) -> bool:
+    """Whether every layer receives the very stream that the one before it handed on."""
+    pairs = zip(record.layers, record.layers[1:], strict=False)
+    return all(after.entering is before.leaving for before, after in pairs)
 
 
 def _width(indices: mx.array | None) -> int:
@@ -123,12 +182,12 @@ def _width(indices: mx.array | None) -> int:
 
 def _same_routing(one: LayerRecord, other: LayerRecord, tolerance: float) -> bool:
     def by_expert(record: LayerRecord) -> tuple[mx.array, mx.array]:
-        assert record.indices is not None and record.weights is not None
+        assert record.indices is not None
         order = mx.argsort(record.indices, axis=-1)
-        return (
-            mx.take_along_axis(record.indices, order, -1),
-            mx.take_along_axis(record.weights.astype(mx.float32), order, -1),
-        )
+        ids = mx.take_along_axis(record.indices, order, -1)
+        weights = effective_weights(record)
+        assert weights is not None
+        return ids, mx.take_along_axis(weights.reshape(order.shape), order, -1)
 
     (ids, weights), (other_ids, other_weights) = by_expert(one), by_expert(other)
     close = mx.abs(weights - other_weights).max() <= tolerance

@@ -10,9 +10,9 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from moetui.model.architecture import Architecture
-from moetui.model.capture import LayerRecord, PassRecord, Want
+from moetui.model.architecture import Architecture, Site
 from moetui.model.decompose import Decomposition
+from moetui.model.records import LayerRecord, PassRecord, Want
 from moetui.trace import NO_EXPERT, Streams
 
 Array = NDArray[Any]
@@ -60,7 +60,7 @@ def read(
         k = max(layer.indices.shape[-1] for layer in layers if layer.indices is not None)
         fields["router_logits"] = _stack([r.logits for r in layers], E, mx.nan)
         fields["expert_ids"] = _stack([r.indices for r in layers], k, NO_EXPERT, mx.int32)
-        fields["expert_weights"] = _stack([r.weights for r in layers], k, mx.nan)
+        fields["expert_weights"] = _stack([effective_weights(r) for r in layers], k, mx.nan)
         if signs is not None:
             scores = [
                 None if r.ranked is None else r.ranked * sign
@@ -68,17 +68,15 @@ def read(
             ]
             fields["selection_scores"] = _stack(scores, E, mx.nan)
         if want.expert_outputs:
-            fields["expert_outputs"] = mx.stack(
-                [r.expert_outputs.astype(mx.float32).reshape(rows, k, -1) for r in layers
-                 if r.expert_outputs is not None], axis=1,
-            )  # fmt: skip
+            pairs = zip(sites, layers, strict=True)
+            fields["expert_outputs"] = mx.stack([_outputs(*pair, k) for pair in pairs], axis=1)
         if decomposition is not None and want.residuals:
             parts = decomposition.read(record)
             fields["router_parts"], fields["seed_parts"] = parts.parts, parts.seed_parts
     if want.attention:
-        seen = [layer.attention[0] for layer in record.layers if layer.attention is not None]
-        if seen:
-            fields["attention"] = mx.stack(seen)
+        attention = _attention(record.layers, rows)
+        if attention is not None:
+            fields["attention"] = attention
     if streams:
         fields.update(_streams(record, sites_of=[site.layer for site in sites]))
     return LazyReadings(fields, rows)
@@ -94,9 +92,7 @@ def make_streams(host: dict[str, Array]) -> Streams | None:
 
 def _streams(record: PassRecord, sites_of: list[int]) -> dict[str, mx.array]:
     def stacked(name: str, layers: list[int]) -> mx.array:
-        arrays = [getattr(record.layers[index], name) for index in layers]
-        flat = [a.astype(mx.float32).reshape(-1, a.shape[-1]) for a in arrays]
-        return mx.stack(flat, axis=1)
+        return mx.stack([_flat(getattr(record.layers[i], name)) for i in layers], axis=1)
 
     every = list(range(len(record.layers)))
     streams = {name: stacked(name, every) for name in ("entering", "at_router", "leaving")}
@@ -105,6 +101,67 @@ def _streams(record: PassRecord, sites_of: list[int]) -> dict[str, mx.array]:
         stacked("router_input", sites_of) if sites_of else mx.zeros((rows, 0, H))
     )
     return streams
+
+
+def _flat(array: mx.array | None) -> mx.array:
+    """[T, width], float32, from a tensor with any leading axes."""
+    if array is None:
+        raise ValueError("a layer passed by without being seen")
+    return array.astype(mx.float32).reshape(-1, array.shape[-1])
+
+
+def effective_weights(record: LayerRecord) -> mx.array | None:
+    """Weights [..., k] with which the experts' outputs add up to the routed output, factors that
+    the block applies to their sum included; where the block scales what its one expert reads,
+    that scale."""
+    if record.weights is None:
+        return _input_scale(record)
+    if record.factor is None:
+        return record.weights
+    k, factor = record.weights.shape[-1], mx.array(record.factor)
+    return record.weights.reshape(-1, k) * (factor.reshape(-1, 1) if factor.ndim else factor)
+
+
+def _input_scale(record: LayerRecord) -> mx.array | None:
+    """c [..., 1] where the experts read c · router_input."""
+    x, scaled = record.router_input, record.bank_input
+    if x is None or scaled is None:
+        return None
+    return (x * scaled).sum(-1, keepdims=True) / (x * x).sum(-1, keepdims=True)
+
+
+def _outputs(site: Site, record: LayerRecord, k: int) -> mx.array:
+    """[T, k, H]: what each chosen expert put out; those without weights hand their input on."""
+    assert record.expert_outputs is not None and record.indices is not None
+    H = record.expert_outputs.shape[-1]
+    used = record.indices.shape[-1]
+    outputs = record.expert_outputs.astype(mx.float32).reshape(-1, used, H)
+    if site.num_experts > site.bank_experts:
+        x = _flat(record.router_input).reshape(-1, 1, H)
+        hands_on = record.indices.reshape(-1, used, 1) >= site.bank_experts
+        outputs = mx.where(hands_on, x, outputs)
+    missing = k - used
+    padding = [(0, 0), (0, missing), (0, 0)]
+    return mx.pad(outputs, padding, constant_values=mx.nan) if missing else outputs
+
+
+def _attention(layers: Sequence[LayerRecord], rows: int) -> mx.array | None:
+    """[N, heads, T, T]; NaN where a layer has no attention over tokens, or fewer heads.
+
+    A layer that attends twice has the heads of both. Attention over anything but the tokens
+    themselves (compressed keys) has no place here.
+    """
+    seen = [[a[0] for a in layer.attention if a.shape[-2:] == (rows, rows)] for layer in layers]
+    heads = max((sum(a.shape[0] for a in layer) for layer in seen), default=0)
+    if heads == 0:
+        return None
+    nothing = mx.full((0, rows, rows), mx.nan)
+    return mx.stack([_with_heads(mx.concatenate([*layer, nothing]), heads) for layer in seen])
+
+
+def _with_heads(attention: mx.array, heads: int) -> mx.array:
+    missing = [(0, heads - attention.shape[0]), (0, 0), (0, 0)]
+    return mx.pad(attention, missing, constant_values=mx.nan)
 
 
 def _stack(
@@ -142,31 +199,3 @@ def _in_order(host: dict[str, Array]) -> dict[str, Array]:
 def _of_selected(scores: Array, ids: Array) -> Array:
     selected: Array = np.take_along_axis(scores, np.maximum(ids, 0).astype(np.int64), -1)
     return selected
-
-
-def ranking_signs(layers: Sequence[LayerRecord], experts: int) -> list[int] | None:
-    """1 where a layer's top-k is taken of the scores, -1 where of their negative.
-
-    `argpartition` is called either way; the selected experts of a pass tell which. None when
-    some layer's selection is not the best by either reading, or was not seen.
-    """
-    signs = []
-    for layer in layers:
-        if layer.ranked is None or layer.indices is None:
-            return None
-        ids = np.array(layer.indices).reshape(-1, layer.indices.shape[-1]).astype(np.int64)
-        ranked = np.array(layer.ranked.astype(mx.float32))
-        scores = ranked.reshape(len(ids), -1)[:, :experts]
-        fitting = [sign for sign in (1, -1) if _selects(sign * scores, ids)]
-        if not fitting:
-            return None
-        signs.append(fitting[0])
-    return signs
-
-
-def _selects(scores: Array, ids: Array) -> bool:
-    """Whether in every row the `ids` are the best of `scores`."""
-    selected = np.take_along_axis(scores, ids, -1).min(-1)
-    others = scores.copy()
-    np.put_along_axis(others, ids, -np.inf, -1)
-    return bool((others.max(-1) <= selected).all())

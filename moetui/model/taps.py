@@ -6,15 +6,14 @@ in the tree, its parameter names, its `isinstance` answers and its arithmetic st
 Python, and a patched class would be shared by every layer and every model.)
 
 An array is tapped by a subclass of `mx.array` that reports what it is multiplied with: gates that
-write `x @ self.weight.T` with a bare matrix, and mixing weights, which in most blocks live only
-in a local variable of `(y * weights[..., None]).sum(-2)`.
+write `x @ self.weight.T` with a bare matrix; `moetui.model.mixture` follows expert outputs so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -25,15 +24,19 @@ OnProduct = Callable[[mx.array, mx.array], mx.array]
 
 
 class ModuleTap:
-    """Routes the calls of one module instance through `around` while attached."""
+    """Routes the calls of one module instance through `around` while attached.
 
-    def __init__(self, module: nn.Module, around: Around) -> None:
+    Taps nest: what `around` calls is the module with the taps that were on before. One that is
+    `alone` calls the module's own forward and so hides the others while it is on.
+    """
+
+    def __init__(self, module: nn.Module, around: Around, *, alone: bool = False) -> None:
         self._module = module
         original: type[nn.Module] = type(module)
-        forward = original.__call__
 
-        def observed(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            return around(lambda *a, **k: forward(self, *a, **k), *args, **kwargs)
+        def observed(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            forward = original.__call__ if alone else self._before.__call__
+            return around(lambda *a, **k: forward(module, *a, **k), *args, **kwargs)
 
         self._tapped = type(
             original.__name__,
@@ -44,7 +47,7 @@ class ModuleTap:
         self._before: type[nn.Module] = original
 
     def attach(self) -> None:
-        """Start to observe, in the place of any tap that is already on."""
+        """Start to observe, before any tap that is already on."""
         self._before = type(self._module)
         object.__setattr__(self._module, "__class__", self._tapped)
 
@@ -53,53 +56,34 @@ class ModuleTap:
         object.__setattr__(self._module, "__class__", self._before)
 
 
-class TappedArray(mx.array):
-    """An array whose products are reported; everything else is plain `mx.array`.
+class TappedMatrix(mx.array):
+    """A matrix whose products x @ matrix are reported; everything else is plain `mx.array`.
 
-    `on_weights(w)` sees the other factor of `array * w`; `on_matmul(x, y)` sees x and
-    y = x @ array and may return another y.
+    `on_matmul(x, y)` sees x and y = x @ matrix and may return another y.
     """
 
-    on_weights: Callable[[mx.array], None] | None
-    on_matmul: OnProduct | None
+    on_matmul: OnProduct
 
     @classmethod
-    def wrap(
-        cls,
-        array: mx.array,
-        *,
-        on_weights: Callable[[mx.array], None] | None = None,
-        on_matmul: OnProduct | None = None,
-    ) -> TappedArray:
+    def wrap(cls, array: mx.array, on_matmul: OnProduct) -> TappedMatrix:
         """`array`, observed."""
         tapped = cls(array)
-        tapped.on_weights, tapped.on_matmul = on_weights, on_matmul
+        tapped.on_matmul = on_matmul
         return tapped
 
-    def _like(self, array: mx.array) -> TappedArray:
-        return TappedArray.wrap(array, on_weights=self.on_weights, on_matmul=self.on_matmul)
-
-    def __mul__(self, other: Any) -> mx.array:
-        if self.on_weights is not None and isinstance(other, mx.array):
-            self.on_weights(other)
-        return mx.multiply(self, other)
-
-    __rmul__ = __mul__
-
     def __rmatmul__(self, other: Any) -> mx.array:
-        product = mx.matmul(other, self)
-        return self.on_matmul(other, product) if self.on_matmul is not None else product
+        return self.on_matmul(other, mx.matmul(other, self))
 
-    def astype(self, *args: Any, **kwargs: Any) -> TappedArray:
-        return self._like(mx.array.astype(self, *args, **kwargs))
+    def astype(self, *args: Any, **kwargs: Any) -> TappedMatrix:
+        return TappedMatrix.wrap(mx.array.astype(self, *args, **kwargs), self.on_matmul)
 
     @property
-    def T(self) -> TappedArray:
-        return self._like(mx.transpose(self))
+    def T(self) -> TappedMatrix:
+        return TappedMatrix.wrap(mx.transpose(self), self.on_matmul)
 
 
 class ParameterTap:
-    """Puts a TappedArray in the place of one parameter of a module while attached."""
+    """Puts a TappedMatrix in the place of one parameter of a module while attached."""
 
     def __init__(self, module: nn.Module, name: str, on_matmul: OnProduct) -> None:
         self._module, self._name, self._on_matmul = module, name, on_matmul
@@ -108,7 +92,7 @@ class ParameterTap:
     def attach(self) -> None:
         """Start to observe the products with this parameter."""
         self._original = self._module[self._name]
-        self._module[self._name] = TappedArray.wrap(self._original, on_matmul=self._on_matmul)
+        self._module[self._name] = TappedMatrix.wrap(self._original, self._on_matmul)
 
     def detach(self) -> None:
         """Give the module its own array back."""
@@ -137,7 +121,14 @@ class FunctionTap:
         setattr(self._owner, self._name, self._original)
 
 
-Tap = ModuleTap | ParameterTap | FunctionTap
+class Tap(Protocol):
+    """Something that is put on for a while and taken off again."""
+
+    def attach(self) -> None:
+        """Put it on."""
+
+    def detach(self) -> None:
+        """Take it off."""
 
 
 class Attached:

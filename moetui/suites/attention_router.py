@@ -109,7 +109,8 @@ class AttentionRouter:
     def run(self, analysis: str, model: Tracer, *, seed: int, step: Step) -> Outcome:
         """One cell; a model without routers is an answer, not a failure."""
         if not model.info.is_moe:
-            return Outcome(None, f"no router: {model.info.name} is a dense model")
+            dense = f"no router: {model.info.name} is a dense model"
+            return Outcome(None, model.info.routing_error or dense)
         layers = _checked_layers(self._given.layers, model.info)
         cell = {
             "decomposition": self._prompts,

@@ -31,9 +31,11 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What a model is, as far as results must name it.
 
     `digest` identifies configuration and weights (see `moetui.model.digest`). `quantization` and
-    `router_bits` describe the checkpoint; `dtype` is what the weights were computed with.
-    `decomposition_error` and `lens_error` say in one sentence why the self-test made at load
-    does not allow these readings; None where it passed.
+    `router_bits` (those of its coarsest router) describe the checkpoint; `dtype` is what the
+    weights were computed with.
+    `routing_error`, `decomposition_error`, `lens_error` and `attention_error` say in one sentence
+    why the self-test made at load does not allow these readings; None where it passed. With a
+    `routing_error` the model has experts, and no layer of it is read.
     """
 
     name: str
@@ -53,9 +55,13 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     router_bits: int | None = None
     # Adding a constant to all router logits changes neither experts nor weights (softmax routers).
     shift_invariant: bool = True
+    # The blocks multiply what their expert reads with its weight, not what it puts out (llama4).
+    weights_scale_input: bool = False
     part_names: tuple[str, ...] = ()
+    routing_error: str | None = None
     decomposition_error: str | None = None
     lens_error: str | None = None
+    attention_error: str | None = None
 
     @property
     def is_moe(self) -> bool:
@@ -120,15 +126,18 @@ class Trace:
     selection_scores: float32 [T, L, E], what top-k ranked; None where the model hides it.
     expert_ids: int16 [T, L, k], the experts that ran, sorted by selection score descending (by
         mixing weight where the scores are hidden), then id ascending; -1 pads layers with fewer.
-    expert_weights: float32 [T, L, k], the factors really multiplied with the expert outputs.
+    expert_weights: float32 [T, L, k], the factors really multiplied with the expert outputs,
+        factors applied to their sum folded in (with their input: see `weights_scale_input`).
     logits: float32 [V], next-token logits of the last row.
     router_parts: float32 [T, L, G, E], the router logits split exactly by source
         (`model.part_names`), the norm's scale frozen per token; None where not captured.
     seed_parts: float32 [T, L, 2, E], W·e and W·(h - e) of the `attention_router` seed
         definition, with h the residual that enters the layer; None where not captured.
     lens: the logit lens; None where not captured.
-    attention: float32 [N, heads, T, S] probabilities over S cached and new positions.
-    expert_outputs: float32 [T, L, k, H], each selected expert's output before weighting.
+    attention: float32 [N, heads, T, T], the probability that a row gives to each position; NaN
+        where a layer has no attention over tokens, or fewer heads than the widest.
+    expert_outputs: float32 [T, L, k, H'], each selected expert's output before weighting, in the
+        width in which the experts work (H, unless the block projects their sum afterwards).
     """
 
     model: ModelInfo

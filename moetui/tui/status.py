@@ -105,7 +105,8 @@ def size_text(size: int) -> str:
 
 def _facts(model: ModelInfo) -> list[str]:
     """What to say of the model beside its size, the most needed first."""
-    facts = [f"top-{model.top_k}" if model.is_moe else "dense"]
+    unread = "routing unread" if model.routing_error is not None else "dense"
+    facts = [f"top-{model.top_k}" if model.is_moe else unread]
     if model.quantization:
         facts.append(plain(model.quantization))
     if model.router_bits:

@@ -38,6 +38,7 @@ def test_the_margin_follows_selection_scores_not_logits():
     assert found.passed_over[0].expert == 0
     assert found.margin == pytest.approx(1.0 - 2.0)
     assert found.score_margin == pytest.approx(0.5 - 0.4)
+    assert found.margin_chance is None  # what normal logits would show says nothing of a bias
 
 
 def test_masked_experts_are_not_passed_over():

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 import moetui
 from moetui.cli import run
+from moetui.trace import TraceDocument
+from tests.model import tiny
+from tests.model.architectures import save
 
 PROMPT = "127 + 45 ="
 KEYS = {
@@ -58,6 +62,58 @@ def test_the_text_form_names_every_layers_experts(
     assert f"layer  7  {best}:{weight:.3f}" in text.splitlines()[-1]
 
 
+def test_a_dense_model_has_a_valid_document_without_routing(
+    capfdbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    assert run(["trace", "-m", "demo-dense", "-p", PROMPT, "--max-tokens", "2"]) == 0
+    out, err = capfdbinary.readouterr()
+    assert err == b""
+    document = msgspec.json.decode(out, type=TraceDocument)
+    assert json.loads(out).keys() >= KEYS
+    assert document.model.moe_layers == () and document.layers == []
+    assert document.router_logits == document.expert_ids == [[]] * 6
+    assert document.shares is document.seed_ratio is document.completeness is None
+    trace = moetui.load("demo-dense").trace(PROMPT)
+    assert document.lens is not None and trace.lens is not None
+    assert document.lens.layers == list(range(document.model.num_layers))
+    assert document.lens.token_ids[:4] == trace.lens.token_ids.tolist()
+
+
+def test_the_text_form_says_that_a_model_is_dense_and_what_its_lens_reads(
+    capfdbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    assert run(["trace", "-m", "demo-dense", "-p", PROMPT, "--format", "text"]) == 0
+    lines = capfdbinary.readouterr().out.decode().splitlines()
+    assert lines[0].startswith("demo-dense: llama, ") and lines[0].endswith("dense (no routers)")
+    trace = moetui.load("demo-dense").trace(PROMPT)
+    assert trace.lens is not None
+    layers = trace.model.num_layers
+    assert [line for line in lines[1:] if not line.startswith(" ")] == [
+        "0 prompt '127'", "1 prompt ' +'", "2 prompt ' 45'", "3 prompt ' ='",
+    ]  # fmt: skip
+    assert len(lines) == 1 + 4 * (1 + layers)
+    answer = trace.lens.text[int(trace.logits.argmax())]
+    assert lines[-1] == f"  layer {layers - 1:>2}  lens {answer!r}"
+
+
+def test_a_model_whose_routing_cannot_be_read_is_not_called_dense(
+    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    folder = str(tiny.save(*tiny.network("dbrx"), tmp_path))
+    assert run(["trace", "-m", folder, "-p", PROMPT, "--format", "text"]) == 0
+    first = capfdbinary.readouterr().out.decode().splitlines()[0]
+    assert "its routing cannot be read" in first and "dense" not in first
+    assert run(["trace", "-m", folder, "-p", PROMPT, "--fidelity", folder]) == 2
+    assert "its routing cannot be read" in capfdbinary.readouterr().err.decode().splitlines()[0]
+
+
+def test_the_binary_form_of_a_dense_model_opens_again(tmp_path: Path) -> None:
+    path = tmp_path / "t.moetrace"
+    assert run(["trace", "-m", "demo-dense", "-p", PROMPT, "-o", str(path)]) == 0
+    trace = moetui.open_trace(path)
+    assert not trace.model.is_moe and trace.lens is not None and len(trace) == 4
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
@@ -79,3 +135,13 @@ def test_bad_usage_is_two_lines_and_an_exit_code(
     assert out == "" and len(lines) == 2
     assert lines[0].startswith("error: ") and says in lines[0]
     assert lines[1].startswith("hint: ")
+
+
+def test_the_text_says_what_cannot_be_read_of_the_architecture(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    save("deepseek_v41", tmp_path)
+    assert run(["trace", "-m", str(tmp_path), "-p", "127", "--format", "text"]) == 0
+    notes = [line for line in capfd.readouterr().out.splitlines() if line.startswith("note: ")]
+    assert "residual stream is not one sum" in notes[0]
+    assert "logit lens cannot be read" in notes[1]

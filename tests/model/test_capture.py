@@ -13,7 +13,7 @@ from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.models.switch_layers import SwitchGLU
 
 from moetui.model import Model
-from moetui.model.capture import PassRecord, Want
+from moetui.model.records import PassRecord, Want
 from tests.model.conftest import FAMILIES
 
 ModelOf = Callable[[str], Model]

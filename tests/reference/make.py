@@ -19,16 +19,16 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # everything needed is made here
 
 import numpy as np
 import torch
-from families import FAMILIES, SPECIAL, VOCABULARY, Family, save
-from record import Arrays, continued, load, record, smallest_gap
+from checkpoints import SPECIAL, save
+from families import FAMILIES, VOCABULARY, Family
+from record import Arrays, continued, load, record
 from transformers import AutoTokenizer
 from transformers.utils import logging
+from values import CLEAR, margin
 
 HERE = Path(__file__).parent
 DEMO = HERE.parents[1] / "moetui" / "demo" / "olmoe"
 
-# Two programs that round differently agree to about 1e-5; a gap of 1e-3 leaves no doubt.
-CLEAR = 1e-3
 PROMPT_LENGTHS = (1, 7, 12)
 # The last prompt goes on with what transformers generates, so that one token at a time can be
 # compared too; far more tokens than any sliding window here.
@@ -54,19 +54,39 @@ def measure(folder: Path, token_ids: list[list[int]], generated: int) -> Arrays:
         flat[f"{number}.generated"] = np.array(len(ids) - len(prompt))
     flat["prompts"] = np.array(len(token_ids))
     flat["weights_sha256"] = np.array(weights_digest(folder))
+    drop_usual_order(flat)
     return flat
+
+
+def drop_usual_order(flat: Arrays) -> None:
+    """Keep `selection_scores` only where some row ranks other experts than its logits do."""
+    numbers = [n for n in range(int(flat["prompts"])) if f"{n}.router_logits" in flat]
+    if all(_same_order(flat, number) for number in numbers):
+        for number in numbers:
+            del flat[f"{number}.selection_scores"]
+
+
+def _same_order(flat: Arrays, number: int) -> bool:
+    order = np.argsort(-flat[f"{number}.router_logits"], axis=-1)
+    scores = np.take_along_axis(flat[f"{number}.selection_scores"], order, -1)
+    return bool((scores[..., 1:] <= scores[..., :-1]).all())
 
 
 def gap(flat: Arrays) -> float:
     """The least clear decision: of any router at any token, or of the next generated token."""
     gaps = []
     for number in range(int(flat["prompts"])):
-        if f"{number}.router_logits" in flat:
-            k = flat[f"{number}.expert_ids"].shape[-1]
-            gaps.append(smallest_gap(flat[f"{number}.router_logits"], k))
-        if generated := int(flat[f"{number}.generated"]):
-            gaps.append(smallest_gap(flat[f"{number}.logits"][-generated - 1 :], 1))
-    return min(gaps)
+        prompt = {
+            name.partition(".")[2]: value
+            for name, value in flat.items()
+            if name.startswith(f"{number}.")
+        }
+        if "router_logits" in prompt:
+            gaps.append(margin(prompt).min())
+        if generated := int(prompt["generated"]):
+            best = np.sort(prompt["logits"][-generated - 1 :], axis=-1)
+            gaps.append((best[:, -1] - best[:, -2]).min())
+    return float(min(gaps))
 
 
 def weights_digest(folder: Path) -> str:
@@ -77,13 +97,20 @@ def weights_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def goes_on(flat: Arrays) -> bool:
+    """Whether what was generated is neither ended nor one token over and over."""
+    last = int(flat["prompts"]) - 1
+    tokens = set(flat[f"{last}.token_ids"][-GENERATED:].tolist())
+    return len(tokens) >= GENERATED // 4 and SPECIAL.index("<end>") not in tokens
+
+
 def make_family(family: Family, out: Path) -> str:
     """Write folder and values of the first seed whose routers decide clearly everywhere."""
     folder = out / family.model_type
     for seed in range(200):
         save(family, folder, seed)
         flat = measure(folder, prompts(), GENERATED)
-        if gap(flat) > CLEAR:
+        if gap(flat) > CLEAR and goes_on(flat):
             np.savez_compressed(out / f"{family.model_type}.npz", allow_pickle=False, **flat)
             return f"{family.model_type}: seed {seed}, smallest gap {gap(flat):.1e}"
     raise SystemExit(f"{family.model_type}: no seed gives a clear margin at every row")

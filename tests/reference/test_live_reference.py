@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -37,8 +38,9 @@ def remade(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_committed_reference_exists_for_every_family() -> None:
-    families = {"demo", "gpt_oss", "llama", "mixtral", "olmoe", "qwen3_moe"}
-    assert {path.stem for path in COMMITTED} == families
+    families = re.findall(r'^    Family\(\s*"(\w+)"', (HERE / "families.py").read_text(), re.M)
+    assert len(families) > 20
+    assert {path.stem for path in COMMITTED} == {"demo", *families}
 
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
@@ -54,5 +56,9 @@ def _assert_same(name: str, committed: NDArray[Any], live: NDArray[Any]) -> None
         assert np.array_equal(committed, live), name
         return
     assert committed.shape == live.shape, name
+    # NaN where a layer has no attention, -inf for experts that are passed over as a group.
+    finite = np.isfinite(committed)
+    assert np.array_equal(committed[~finite], live[~finite], equal_nan=True), name
+    committed, live = committed[finite], live[finite]
     scale = np.abs(committed).max(initial=1.0)
     assert np.abs(committed - live).max(initial=0.0) <= RELATIVE * scale, name

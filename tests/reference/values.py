@@ -15,9 +15,21 @@ DEMO = Path(__file__).parents[2] / "moetui" / "demo" / "olmoe"
 
 Array = NDArray[Any]
 
-# Two programs that round differently agree to about 1e-5. Where neighbours among the best router
-# logits are further apart than this, both must name the same experts in the same order.
+# Two programs that round differently agree to about 1e-5. Where the decisions of a router are
+# further apart than this, both must name the same experts in the same order.
 CLEAR = 1e-3
+
+
+def margin(arrays: dict[str, Array]) -> Array:
+    """[T, L]: the smallest distance between neighbours among the k + 1 best of a row.
+
+    Of the logits; of the scores, relative to the best of the row, where these rank otherwise.
+    """
+    k = arrays["expert_ids"].shape[-1]
+    ranked = arrays.get("selection_scores", arrays["router_logits"])
+    best = -np.sort(-ranked, axis=-1)[..., : k + 1]
+    gaps: Array = (-np.diff(best, axis=-1)).min(-1)
+    return gaps / best[..., 0] if "selection_scores" in arrays else gaps
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,9 +57,7 @@ class Prompt:
     @property
     def clear_cut(self) -> Array:
         """bool [T, L]: where the choice of experts and their order leave no doubt."""
-        best = -np.sort(-self["router_logits"], axis=-1)
-        k = self["expert_ids"].shape[-1]
-        clear: Array = (-np.diff(best[..., : k + 1], axis=-1)).min(-1) > CLEAR
+        clear: Array = margin(self.arrays) > CLEAR
         return clear
 
 

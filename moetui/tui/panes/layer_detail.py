@@ -72,6 +72,8 @@ class LayerDetailPane(LinePane[LayerDetail]):
         if view.margin is not None:
             chance = "" if view.margin_chance is None else f"chance {view.margin_chance:.3f}"
             margin = ("margin", f"{view.margin:.3f}", chance)
+            if view.margin_chance is None and view.score_margin is not None:
+                margin = ("score margin", f"{view.score_margin:.3f}", "not by the logits alone")
         even = f"{view.entropy_normalized:.0%} of even"
         facts = [
             (f"L{view.layer}", f"{len(view.chosen)} of {view.num_experts}", ""),

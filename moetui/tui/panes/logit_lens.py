@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from moetui.analyses.logit_lens import Guess, LensView, logit_lens
 from moetui.tui.moment import Moment
 from moetui.tui.panes.linked import LayerPane
-from moetui.tui.panes.reasons import nothing_yet
+from moetui.tui.panes.reasons import nothing_yet, sentence
 from moetui.tui.text import fitted, plain
 from moetui.tui.widgets.axes import LayerAxis
 from moetui.tui.widgets.gauge import gauge, probability
@@ -45,7 +45,7 @@ class LensPane(LayerPane[LensView]):
         if model is None or located is None:
             return nothing_yet(moment)
         if model.lens_error:
-            return model.lens_error
+            return sentence(model.lens_error)
         trace, _ = located
         if trace.lens is None or not len(trace.lens.positions):
             return "This trace holds no logit lens. Run the prompt with a model to see one."

@@ -20,9 +20,16 @@ def nothing_yet(moment: Moment) -> str:
 def no_routing(moment: Moment) -> str:
     """The reason for panes about routing."""
     model = moment.snapshot.model
+    if model is not None and model.routing_error is not None:
+        return sentence(model.routing_error)
     if model is not None and not model.is_moe:
         return (
             f"{model.name} has no routers: it is a dense model, so there are no experts to choose. "
             "The logit lens works."
         )
     return nothing_yet(moment)
+
+
+def sentence(reason: str) -> str:
+    """What a self-test says, as a pane says it."""
+    return f"{reason[:1].upper()}{reason[1:]}."

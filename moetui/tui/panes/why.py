@@ -10,7 +10,7 @@ from moetui.analyses.why import Why, why
 from moetui.tui.moment import Moment
 from moetui.tui.palette import PartMark, part_marks
 from moetui.tui.panes.linked import LayerPane
-from moetui.tui.panes.reasons import no_routing
+from moetui.tui.panes.reasons import no_routing, sentence
 from moetui.tui.text import plain
 from moetui.tui.widgets.axes import LayerAxis
 from moetui.tui.widgets.lines import Line, Span, line_width, spread, ticks
@@ -57,7 +57,9 @@ class WhyPane(LayerPane[Why]):
         model = moment.snapshot.model
         if model is None or not model.is_moe or moment.located is None:
             return no_routing(moment)
-        return model.decomposition_error or (
+        if model.decomposition_error is not None:
+            return sentence(model.decomposition_error)
+        return (
             "This trace holds no split of the router's logits by source. "
             "Run the prompt with a model to see one."
         )

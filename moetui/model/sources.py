@@ -1,0 +1,200 @@
+"""Which modules the parts of the residual stream come from, so that their names are true.
+
+What a layer adds before its router is called attention only where it is the output of the
+module that mixes positions (attention, or the recurrence or convolution in its place), times one
+number; what it adds afterwards is split into routed and shared experts only where it is the
+output of the block that routes, and the block shows the routed sum. A norm on the way multiplies
+elementwise and is followed. All this is looked up once, in the probe's pass, on the host.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
+
+from moetui.model.architecture import Architecture
+from moetui.model.records import LayerRecord, PassRecord
+
+EMBEDDING, STATIC, DENSE = "embedding", "static bias", "dense MLP"
+ATTENTION, MIXED = "attention", "attention, combined"
+ROUTED, SHARED, COMBINED = "routed experts", "shared expert", "experts, combined"
+
+Floats = NDArray[np.float64]
+# Relative to the part: differences of a larger stream lose a few digits.
+_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Added:
+    """What every layer added to the stream before and after its router: [N, T, H] each, None for
+    nothing."""
+
+    before: mx.array | None = None
+    after: mx.array | None = None
+
+    def until(self, here: mx.array, rows: slice) -> mx.array:
+        """[L, T, H]: what had been added when the stream was at the routers of layers `here`."""
+        total: mx.array | float = 0.0
+        if self.before is not None:
+            total = mx.cumsum(self.before[:, rows], axis=0)[here]
+        if self.after is not None:
+            total = total + mx.cumsum(self.after[:, rows], axis=0, inclusive=False)[here]
+        assert isinstance(total, mx.array)
+        return total
+
+
+@dataclass(frozen=True)
+class LayerSources:
+    """What one layer adds to the stream.
+
+    attention: all that it adds before its router is one mixing module's output (or nothing).
+    experts: what it adds afterwards is the block's output times `unit`, plus, where the two run
+    side by side, the mixing module's times `mixed_unit`.
+    """
+
+    attention: bool
+    experts: bool
+    unit: float = 1.0
+    mixed_unit: float = 0.0
+
+
+class Sources:
+    """The named parts of one model's stream. `probe` is a pass with all sources.
+
+    names: the parts besides the embedding, in their order. kept: the sources of later passes that
+    `added` needs.
+    """
+
+    def __init__(self, architecture: Architecture, probe: PassRecord) -> None:
+        self._sites = architecture.sites
+        self._layers = [_layer_sources(layer) for layer in probe.layers]
+        self._parallel = any(layer.mixed_unit for layer in self._layers)
+        self._splits = self._can_split(probe)
+        self.kept = self._needed(probe)
+        attention = all(layer.attention for layer in self._layers)
+        self._attention = ATTENTION if attention else MIXED
+        plain = all(
+            self._layers[site.layer].experts and not site.shares_block
+            for site in self._sites.values()
+        )
+        self._experts = ROUTED if plain else COMBINED
+        dense_before_a_router = any(i not in self._sites for i in range(max(self._sites)))
+        self.names: tuple[str, ...] = (
+            self._attention,
+            *((ROUTED, SHARED) if self._splits else (self._experts,)),
+            *((DENSE,) if dense_before_a_router else ()),
+        )
+
+    def added(
+        self, record: PassRecord, entering: mx.array, at_router: mx.array, leaving: mx.array
+    ) -> dict[str, Added]:
+        """By name, what the layers added; the streams are [N, T, H] in float32."""
+        mixed = self._mixed(record, entering) if self._parallel else None
+        after = leaving - at_router
+        if mixed is not None:
+            after = after - mixed
+        routes = mx.array([i in self._sites for i in range(len(self._layers))])[:, None, None]
+        experts = mx.where(routes, after, 0)
+        found = {self._attention: Added(at_router - entering, mixed)}
+        if self._splits:
+            routed = self._routed(record, entering)
+            found |= {ROUTED: Added(after=routed), SHARED: Added(after=experts - routed)}
+        else:
+            found[self._experts] = Added(after=experts)
+        if DENSE in self.names:
+            found[DENSE] = Added(after=mx.where(routes, 0, after))
+        return found
+
+    def _mixed(self, record: PassRecord, like: mx.array) -> mx.array:
+        nothing = mx.zeros_like(like[0])
+        pairs = zip(record.layers, self._layers, strict=True)
+        return mx.stack(
+            [
+                _float32(layer.mixed, nothing) * source.mixed_unit if source.mixed_unit else nothing
+                for layer, source in pairs
+            ]
+        )
+
+    def _routed(self, record: PassRecord, like: mx.array) -> mx.array:
+        nothing = mx.zeros_like(like[0])
+        return mx.stack(
+            [
+                _routed_part(layer, source.unit, nothing) if index in self._sites else nothing
+                for index, (layer, source) in enumerate(
+                    zip(record.layers, self._layers, strict=True)
+                )
+            ]
+        )
+
+    def _can_split(self, probe: PassRecord) -> bool:
+        """Whether every block shows the sum of its routed experts in the stream's width, and some
+        block adds more than that."""
+        blocks = [(probe.layers[i], self._layers[i]) for i in self._sites]
+        return any(site.shares_block for site in self._sites.values()) and all(
+            source.experts
+            and record.routed_sum is not None
+            and record.block_output is not None
+            and record.routed_sum.shape[-1] == record.block_output.shape[-1]
+            for record, source in blocks
+        )
+
+    def _needed(self, probe: PassRecord) -> frozenset[str]:
+        needed = {"mixed"} if self._parallel else set()
+        if self._splits:
+            needed.add("routed_sum")
+            if any(probe.layers[i].block_normed is not None for i in self._sites):
+                needed |= {"block_output", "block_normed"}
+        return frozenset(needed)
+
+
+def _layer_sources(record: LayerRecord) -> LayerSources:
+    """Compare what a layer added with what its modules put out."""
+    entering, at_router, leaving = (
+        _host(a) for a in (record.entering, record.at_router, record.leaving)
+    )
+    before, after = at_router - entering, leaving - at_router
+    mixed = _host(record.mixed if record.mixed_normed is None else record.mixed_normed)
+    block = _host(record.block_output if record.block_normed is None else record.block_normed)
+    attention = not before.any() or _units(before, mixed) is not None
+    if (units := _units(after, block)) is not None:
+        return LayerSources(attention, True, units[0])
+    if not before.any() and (units := _units(after, block, mixed)) is not None:
+        return LayerSources(True, True, *units)
+    return LayerSources(attention, False)
+
+
+def _routed_part(record: LayerRecord, unit: float, like: mx.array) -> mx.array:
+    """[T, H]: what the sum of the routed experts became in the stream."""
+    routed = _float32(record.routed_sum, like)
+    if record.block_normed is not None:
+        summed = _float32(record.block_output, like)
+        zero = summed == 0
+        normed = _float32(record.block_normed, like)
+        routed = routed * mx.where(zero, 0, normed / mx.where(zero, 1, summed))
+    return routed * unit
+
+
+def _float32(array: mx.array | None, like: mx.array) -> mx.array:
+    if array is None:
+        raise ValueError("a layer added something without being seen")
+    return array.astype(mx.float32).reshape(like.shape)
+
+
+def _host(array: mx.array | None) -> Floats:
+    if array is None:
+        return np.zeros(0)
+    return np.array(array.astype(mx.float32), np.float64).ravel()
+
+
+def _units(added: Floats, *outputs: Floats) -> tuple[float, ...] | None:
+    """The numbers with which the outputs add up to `added`, None where they do not."""
+    if any(output.shape != added.shape or not output.any() for output in outputs):
+        return None
+    terms = np.stack(outputs, axis=1)
+    units = np.linalg.lstsq(terms, added, rcond=None)[0]
+    units = np.where(np.abs(units - 1) < _TOLERANCE, 1.0, units)
+    missed = np.abs(terms @ units - added).max()
+    return tuple(map(float, units)) if missed <= _TOLERANCE * np.abs(added).max() else None
