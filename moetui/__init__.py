@@ -19,7 +19,21 @@ if TYPE_CHECKING:
     from moetui.errors import MoetuiError
     from moetui.model import Model, load
     from moetui.suites import run_suite
-    from moetui.trace import Trace, open_trace
+    from moetui.trace import (
+        AddLogits,
+        AddToPart,
+        Ban,
+        Deselect,
+        Drop,
+        Force,
+        Merge,
+        PatchPart,
+        Remap,
+        ScalePart,
+        TopK,
+        Trace,
+        open_trace,
+    )
 
 _WHERE = {
     "load": "moetui.model",
@@ -28,9 +42,40 @@ _WHERE = {
     "open_trace": "moetui.trace",
     "run_suite": "moetui.suites",
     "MoetuiError": "moetui.errors",
+    # Interventions: what a pass is made to do differently.
+    "AddLogits": "moetui.trace",
+    "AddToPart": "moetui.trace",
+    "Ban": "moetui.trace",
+    "Deselect": "moetui.trace",
+    "Drop": "moetui.trace",
+    "Force": "moetui.trace",
+    "Merge": "moetui.trace",
+    "PatchPart": "moetui.trace",
+    "Remap": "moetui.trace",
+    "ScalePart": "moetui.trace",
+    "TopK": "moetui.trace",
 }
 
-__all__ = ["Model", "MoetuiError", "Trace", "__version__", "load", "open_trace", "run_suite"]
+__all__ = [
+    "AddLogits",
+    "AddToPart",
+    "Ban",
+    "Deselect",
+    "Drop",
+    "Force",
+    "Merge",
+    "Model",
+    "MoetuiError",
+    "PatchPart",
+    "Remap",
+    "ScalePart",
+    "TopK",
+    "Trace",
+    "__version__",
+    "load",
+    "open_trace",
+    "run_suite",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -40,7 +40,7 @@ class Capture:
         self._record = PassRecord([])
         self._layer = 0
         self._mixture: Mixture | None = None
-        self._replaying = False
+        self._replaying = self._aside = False
         self.ranking = Ranking.SEEN
         self.kept: frozenset[str] = SOURCES
         self._routing_taps = self._make_routing_taps(model)
@@ -53,8 +53,8 @@ class Capture:
     @contextmanager
     def on(self, want: Want, on_pass: OnPass, edits: Edits = NONE) -> Iterator[None]:
         """Observe every forward pass inside the block; everything is undone on the way out."""
-        taps = list(self._routing_taps)
-        if want.residuals:
+        taps: list[Tap] = [*edits.taps(), *self._routing_taps]
+        if want.residuals or edits.needs_residuals:
             taps += self._residual_taps
         if self._architecture.sites and self.ranking.watches_argpartition:
             taps.append(self._selection_tap)
@@ -68,6 +68,25 @@ class Capture:
             # Unevaluated captures would pin the key-value buffers of their pass.
             self._record, self._mixture = PassRecord([]), None
             self._on_pass, self._edits = (lambda record: None), NONE
+
+    @property
+    def record(self) -> PassRecord:
+        """What was seen so far of the pass under way."""
+        return self._record
+
+    @contextmanager
+    def aside(self, edits: Edits) -> Iterator[None]:
+        """A part of the pass under way is run inside the block once more, uncompiled, changed by
+        `edits` and recorded apart, as if nothing else had happened."""
+        before = self._record, self._edits, self._mixture
+        self._record = PassRecord([LayerRecord() for _ in self._architecture.layers])
+        self._edits, self._aside = edits, True
+        try:
+            with uncompiled():
+                yield
+        finally:
+            self._record, self._edits, self._mixture = before
+            self._aside = False
 
     def _make_routing_taps(self, model: nn.Module) -> list[Tap]:
         layers = self._architecture.layers
@@ -113,15 +132,16 @@ class Capture:
     def _around_layer(self, index: int) -> Callable[..., Any]:
         def around(call: Callable[..., Any], h: mx.array, *args: Any, **kwargs: Any) -> Any:
             self._layer, record = index, self._record.layers[index]
+            record.entering = h = self._edits.entering(index, h)
             output = call(h, *args, **kwargs)
             record.returns_tuple = isinstance(output, tuple)
-            record.entering = h
-            record.leaving = output[0] if record.returns_tuple else output
+            left = output[0] if record.returns_tuple else output
+            record.leaving = left = self._edits.leaving(index, record.at_router, left)
             if record.at_router is None:  # the layer has no feed-forward part of its own
                 record.at_router = record.leaving
             record.normed.clear()
             record.forget(self.kept)
-            return output
+            return (left, *output[1:]) if record.returns_tuple else left
 
         return around
 
@@ -179,12 +199,14 @@ class Capture:
 
     def _around_block(self, layer: int) -> Callable[..., Any]:
         def around(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-            output = call(*args, **kwargs)
+            block = partial(call, *args, **kwargs)
+            self._edits.before_block(layer, block)
+            output = block()
             if self._mixture is not None:
                 self._mixture.close()
             self._record.layers[layer].block_output = output
             if self.ranking is Ranking.REPLAYED:
-                self._replay(partial(call, *args, **kwargs))
+                self._replay(block)
             return output
 
         return around
@@ -210,7 +232,7 @@ class Capture:
                 indices = self._edits.indices(layer, indices)
             if not gated or site.num_experts == site.bank_experts:
                 record.indices = indices
-            output = call(x, indices, *a)
+            output = self._edits.outputs(layer, call(x, indices, *a), indices)
             if self._want.expert_outputs:
                 record.expert_outputs = output
             read = record.router_input
@@ -240,10 +262,13 @@ class Capture:
         if site is None or a.shape[-1] < site.num_experts:
             return call(a, *args, **kwargs)
         record = self._record.layers[self._layer]
-        watched = self._replaying == (self.ranking is Ranking.REPLAYED)
+        watched = self._aside or self._replaying == (self.ranking is Ranking.REPLAYED)
         between = record.logits is not None and (record.indices is None or self._replaying)
         if watched and between:
-            record.ranked = a = self._edits.ranked(self._layer, a)
+            record.ranked = a
+            if not self._replaying:
+                kth = args[0] if args else kwargs["kth"]
+                a = self._edits.ranked(self._layer, a, kth)
         return call(a, *args, **kwargs)
 
     def _around_attention(

@@ -12,12 +12,25 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from moetui.errors import MoetuiError
-from moetui.trace import Ending, Failure, Phase, Recording, Snapshot
+from moetui.trace import (
+    Ending,
+    Failure,
+    Forward,
+    Intervention,
+    ModelInfo,
+    Phase,
+    Prompt,
+    Recording,
+    Snapshot,
+    Study,
+    Trace,
+)
+from moetui.trace.types import Floats
 
 if TYPE_CHECKING:
     from moetui.model.model import Model
@@ -28,7 +41,7 @@ _SPEED_OVER = 16
 
 
 class _StoppedError(Exception):
-    """Raised inside a load that the user stopped."""
+    """Raised inside a load or a study that the user stopped."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +52,44 @@ class _Command:
     stop: threading.Event
 
 
+@dataclass(frozen=True)
+class _Stoppable:
+    """A model as a study sees it: before every forward pass it looks whether it was stopped."""
+
+    model: Forward
+    stop: threading.Event
+
+    @property
+    def info(self) -> ModelInfo:
+        return self.model.info
+
+    def trace(
+        self, text_or_ids: Prompt, *, lens: int = 5, interventions: Sequence[Intervention] = ()
+    ) -> Trace:
+        self._go_on()
+        return self.model.trace(text_or_ids, lens=lens, interventions=interventions)
+
+    def nll(self, text_or_ids: Prompt, interventions: Sequence[Intervention] = ()) -> Floats:
+        self._go_on()
+        return self.model.nll(text_or_ids, interventions)
+
+    def kl(self, text_or_ids: Prompt, interventions: Sequence[Intervention]) -> Floats:
+        self._go_on()
+        return self.model.kl(text_or_ids, interventions)
+
+    def _go_on(self) -> None:
+        if self.stop.is_set():
+            raise _StoppedError
+
+
 class EngineThread:
     """Implements `moetui.trace.Engine`; making one is cheap and imports no mlx."""
 
     def __init__(self) -> None:
         self._commands: queue.SimpleQueue[_Command | None] = queue.SimpleQueue()
-        # Set to stop the newest load and the newest run, under way or still waiting.
+        # Set to stop the newest of each, under way or still waiting.
         self._stop_load, self._stop_run = threading.Event(), threading.Event()
+        self._stop_study = threading.Event()
         self._snapshot = Snapshot()
         self._model: Model | None = None
         threading.Thread(target=self._serve, name="moetui-engine", daemon=True).start()
@@ -57,15 +101,24 @@ class EngineThread:
         self._commands.put(_Command(lambda: self._load(model, stop), stop))
 
     def run(self, prompt: str, max_tokens: int) -> None:
-        """Trace and continue `prompt`: after a load that is under way, instead of a run."""
+        """Trace and continue `prompt`: after a load that is under way, instead of anything else."""
         self._stop_run.set()
+        self._stop_study.set()
         self._stop_run = stop = threading.Event()
         self._commands.put(_Command(lambda: self._run(prompt, max_tokens, stop), stop))
 
+    def study(self, job: Study) -> None:
+        """Run `job` on the model: after a load or run that is under way, instead of a study."""
+        self._stop_study.set()
+        self._stop_study = stop = threading.Event()
+        asked_of = self._snapshot
+        self._commands.put(_Command(lambda: self._study(job, stop, asked_of), stop))
+
     def cancel(self) -> None:
-        """Stop what is under way: a run within one token, a load at its next step."""
+        """Stop what is under way: see `moetui.trace.Engine`."""
         self._stop_load.set()
         self._stop_run.set()
+        self._stop_study.set()
 
     def close(self) -> None:
         """End the engine without waiting for it."""
@@ -103,7 +156,9 @@ class EngineThread:
     def _fail(self, failure: Failure) -> None:
         self._note(f"{failure.message} ({failure.hint})")
         phase = Phase.READY if self._model is not None else Phase.EMPTY
-        self._publish(phase=phase, detail="", failure=failure, ending=Ending.FAILED)
+        # A study that failed leaves the run before it as it ended.
+        ended = self._snapshot.ending if self._snapshot.phase is Phase.STUDYING else Ending.FAILED
+        self._publish(phase=phase, detail="", failure=failure, ending=ended)
 
     def _load(self, name: str, stop: threading.Event) -> None:
         from moetui.model.load import load
@@ -140,7 +195,7 @@ class EngineThread:
         from moetui.model.release import free_unused
 
         self._model = None
-        self._publish(model=None, recording=None, rows=0, tokens_per_second=None)
+        self._publish(model=None, recording=None, rows=0, tokens_per_second=None, finding=None)
         free_unused()
 
     def _run(self, prompt: str, max_tokens: int, stop: threading.Event) -> None:
@@ -153,6 +208,7 @@ class EngineThread:
             ending=Ending.RUNNING,
             detail="reading",
             tokens_per_second=None,
+            finding=None,
         )
         generation = model.generate(prompt, max_tokens, cancel=stop)
         recording = Recording(generation.prompt)
@@ -170,6 +226,21 @@ class EngineThread:
             self._publish(rows=recording.rows, tokens_per_second=speed)
         self._publish(phase=Phase.READY, ending=generation.ending, memory_bytes=self._memory())
         self._note(f"{recording.rows} tokens traced, {generation.ending}")
+
+    def _study(self, job: Study, stop: threading.Event, asked_of: Snapshot) -> None:
+        if self._model is None:
+            raise MoetuiError("no model is loaded", "press o and choose one")
+        now = self._snapshot
+        if now.model is not asked_of.model or now.recording is not asked_of.recording:
+            self._note("a study was left out: it was asked of another model or run")
+            return
+        self._publish(phase=Phase.STUDYING, failure=None, detail="", finding=None)
+        try:
+            for finding in job(_Stoppable(self._model, stop)):
+                self._publish(finding=finding)
+        except _StoppedError:
+            self._note("stopped a study")
+        self._publish(phase=Phase.READY, memory_bytes=self._memory())
 
     def _memory(self) -> int:
         """Bytes that mlx holds now."""

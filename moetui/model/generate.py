@@ -12,6 +12,7 @@ import numpy as np
 from mlx_lm.generate import generate_step, generation_stream
 from mlx_lm.models.cache import make_prompt_cache
 
+from moetui.model.edits import NONE, Edits
 from moetui.model.lens import LazyLens, readout
 from moetui.model.readings import LazyReadings
 from moetui.model.records import PassRecord, Want
@@ -42,14 +43,15 @@ class Generation:
         *,
         lens: int,
         cancel: threading.Event | None,
+        edits: Edits = NONE,
     ) -> None:
         self._model, self._want, self._lens = model, want, lens
-        self._max_tokens = max_tokens
+        self._max_tokens, self._edits = max_tokens, edits
         self._cancel = cancel or threading.Event()
         self._cache = make_prompt_cache(model.network)
         self._passes: deque[_Pass] = deque()
         with mx.stream(generation_stream):
-            self.prompt: Trace = model.prefill(ids, self._cache, want, lens=lens)
+            self.prompt: Trace = model.prefill(ids, self._cache, want, lens=lens, edits=edits)
         self.ending = Ending.LENGTH if max_tokens <= 0 else Ending.RUNNING
 
     def __iter__(self) -> Iterator[Trace]:
@@ -68,7 +70,7 @@ class Generation:
             if self._cancel.is_set():
                 self.ending = Ending.CANCELLED
                 return
-            with self._model.capture.on(self._want, self._note):
+            with self._model.capture.on(self._want, self._note, self._edits):
                 following = next(steps, None)
             yield self._step(token)
             if token in self._model.tokenizer.eos_token_ids:

@@ -1,9 +1,11 @@
-"""A loaded model: trace, lens, generate."""
+"""A loaded model: trace, lens, generate, likelihood, with and without interventions."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,23 +17,28 @@ from mlx_lm.models.cache import make_prompt_cache
 from numpy.typing import NDArray
 
 from moetui.errors import ModelError, UsageError
+from moetui.model.abilities import Abilities
 from moetui.model.architecture import Architecture, examine
 from moetui.model.backend import backend
 from moetui.model.capture import Capture
 from moetui.model.decompose import Decomposition
 from moetui.model.digest import digest
+from moetui.model.edits import NONE, Edits
 from moetui.model.lens import LazyLens, Lens, readout
+from moetui.model.likelihood import kl, nll
+from moetui.model.prepare import Intervening
 from moetui.model.probe import Probe
 from moetui.model.readings import LazyReadings, make_streams, read
 from moetui.model.records import LayerRecord, PassRecord, Want
 from moetui.model.text import TokenTexts
 from moetui.model.tokenizer import encode
-from moetui.trace import LensReadout, ModelInfo, Trace
+from moetui.trace import Intervention, LensReadout, ModelInfo, Trace
 
 if TYPE_CHECKING:
     from moetui.model.generate import Generation
 
 Ids = NDArray[np.int32]
+Floats = NDArray[np.float32]
 
 # The lens reads every position while T × layers stays within this, else the last one.
 LENS_LIMIT = 4096
@@ -67,6 +74,14 @@ class Model:
         self._decomposition: Decomposition | None = probe.decomposition
         self._ranking_signs = probe.ranking_signs
         self.info = _info(name, folder, config, stored_dtype, self, probe)
+        abilities = Abilities(
+            network,
+            self.architecture,
+            self.capture,
+            hidden_size=probe.hidden_size,
+            routing_error=probe.routing_error,
+        )
+        self._intervening = Intervening(abilities)
 
     def tokenize(self, text: str) -> Ids:
         """Token ids of `text`, int32 [T], with the special tokens that the model expects."""
@@ -87,6 +102,7 @@ class Model:
         streams: bool = False,
         attention: bool = False,
         expert_outputs: bool = False,
+        interventions: Sequence[Intervention] = (),
     ) -> Trace:
         """One real forward over `text_or_ids`, and what it did.
 
@@ -94,16 +110,28 @@ class Model:
         positions while T × layers ≤ 4,096, else at the last (others by `Model.lens`). residuals:
         split the router logits by source. streams: keep the residual stream itself (12 bytes ×
         layers × hidden a token). attention, expert_outputs: keep these too. Shapes: `Trace`.
+        interventions: what the pass is made to do differently (see `intervene`).
 
-        Raises UsageError for an empty prompt or ids outside the vocabulary.
+        Raises UsageError for an empty prompt, ids outside the vocabulary, or interventions that
+        do not fit the model.
         """
         want = Want(residuals or streams, attention, expert_outputs)
-        return self.prefill(
-            self.ids(text_or_ids), make_prompt_cache(self.network), want, lens=lens, streams=streams
-        )
+        ids = self.ids(text_or_ids)
+        edits = self.edits(len(ids), interventions)
+        cache = make_prompt_cache(self.network)
+        return self.prefill(ids, cache, want, lens=lens, streams=streams, edits=edits)
 
-    def lens(self, trace: Trace, positions: int | Iterable[int], n: int = 5) -> LensReadout:
+    def lens(
+        self,
+        trace: Trace,
+        positions: int | Iterable[int],
+        n: int = 5,
+        *,
+        interventions: Sequence[Intervention] = (),
+    ) -> LensReadout:
         """Read the lens at `positions` of a trace whose default left them out (one new forward).
+
+        interventions: those that the trace was made with.
 
         Raises UsageError when a position is not a row of the trace.
         """
@@ -111,7 +139,9 @@ class Model:
         if not all(-len(trace) <= p < len(trace) for p in asked):
             raise UsageError(f"positions {asked} of a trace of {len(trace)} rows", "count from 0")
         rows = np.array([p % len(trace) for p in asked], np.int32)
-        record = self._prefill_pass(trace.token_ids, make_prompt_cache(self.network), Want())
+        edits = self.edits(trace.prompt_tokens, interventions)
+        cache = make_prompt_cache(self.network)
+        record = self._prefill_pass(trace.token_ids, cache, Want(), edits)
         return self._read_lens(record, rows, n)
 
     def generate(
@@ -122,16 +152,70 @@ class Model:
         lens: int = 5,
         residuals: bool = True,
         cancel: threading.Event | None = None,
+        interventions: Sequence[Intervention] = (),
     ) -> Generation:
         """Trace the prompt, then generate greedily: iterate for one single-row Trace a token.
 
-        The result's `prompt` is the prompt's trace. `cancel` is looked at between tokens.
+        The result's `prompt` is the prompt's trace. `cancel` is looked at between tokens. A
+        generation keeps the interventions it was started with.
         """
         from moetui.model.generate import Generation
 
+        ids = self.ids(text_or_ids)
+        edits = self.edits(len(ids), interventions)
         return Generation(
-            self, self.ids(text_or_ids), max_tokens, Want(residuals), lens=lens, cancel=cancel
+            self, ids, max_tokens, Want(residuals), lens=lens, cancel=cancel, edits=edits
         )
+
+    def intervene(self, *interventions: Intervention) -> AbstractContextManager[None]:
+        """Whatever the model does inside the block is changed by `interventions`.
+
+            with model.intervene(moetui.Drop(experts=(3,))):
+                changed = model.trace("127 + 45 =")
+
+        Blocks can be nested: inner ones add to outer ones, in that order. The network itself is
+        touched only while a pass runs. Raises UsageError for what does not fit the model.
+        """
+        return self._intervening.block(interventions)
+
+    def nll(
+        self, text_or_ids: str | Sequence[int] | Ids, interventions: Sequence[Intervention] = ()
+    ) -> Floats:
+        """float32 [T - 1]: -ln P(token t | tokens before it) in nats, for t = 1 … T - 1.
+
+        Raises UsageError as `trace` does.
+        """
+        ids = self.ids(text_or_ids)
+        run = partial(self._run, self.edits(len(ids), interventions))
+        return nll(ids, self.vocab_size, make_prompt_cache(self.network), run)
+
+    def kl(
+        self, text_or_ids: str | Sequence[int] | Ids, interventions: Sequence[Intervention]
+    ) -> Floats:
+        """float32 [T]: KL(P ‖ P') in nats of the next-token distributions after every token, P
+        without and P' with `interventions` (both with those of the blocks around the call).
+
+        Raises UsageError as `trace` does.
+        """
+        ids = self.ids(text_or_ids)
+        both = self.edits(len(ids)), self.edits(len(ids), interventions)
+        caches = make_prompt_cache(self.network), make_prompt_cache(self.network)
+        runs = partial(self._run, both[0]), partial(self._run, both[1])
+        return kl(ids, self.vocab_size, caches, runs)
+
+    def edits(self, prompt_tokens: int, interventions: Sequence[Intervention] = ()) -> Edits:
+        """What changes the passes over one sequence: the interventions of the blocks around the
+        call, then `interventions`. Raises UsageError for what does not fit model or prompt."""
+        return self._intervening.edits(prompt_tokens, interventions)
+
+    def _run(self, edits: Edits, ids: Ids, cache: Any) -> mx.array:
+        """Logits [1, T, V] of one pass, not evaluated."""
+        if edits is NONE:
+            plain: mx.array = self.network(mx.array(ids)[None], cache=cache)
+            return plain
+        logits = self._prefill_pass(ids, cache, Want(residuals=False), edits).logits
+        assert logits is not None
+        return logits
 
     def ids(self, text_or_ids: str | Sequence[int] | Ids) -> Ids:
         """Token ids of a prompt, checked."""
@@ -156,7 +240,14 @@ class Model:
         return self.info.vocab_size
 
     def prefill(
-        self, ids: Ids, cache: Any, want: Want, *, lens: int, streams: bool = False
+        self,
+        ids: Ids,
+        cache: Any,
+        want: Want,
+        *,
+        lens: int,
+        streams: bool = False,
+        edits: Edits = NONE,
     ) -> Trace:
         """The trace of a prompt, run into `cache` in passes of at most 2,048 tokens.
 
@@ -169,7 +260,7 @@ class Model:
         parts = []
         for start in range(0, len(ids), step):
             chunk = ids[start : start + step]
-            record = self._prefill_pass(chunk, cache, want)
+            record = self._prefill_pass(chunk, cache, want, edits)
             readings = self.readings(record, want, streams=streams)
             mx.eval(*readings.arrays(), [c.state for c in cache])
             rows = np.arange(len(chunk), dtype=np.int32)
@@ -180,9 +271,9 @@ class Model:
             parts.append(self.make_trace(chunk, readings, lensed, prompt_tokens=len(chunk)))
         return parts[0] if len(parts) == 1 else join(parts)
 
-    def _prefill_pass(self, ids: Ids, cache: Any, want: Want) -> PassRecord:
+    def _prefill_pass(self, ids: Ids, cache: Any, want: Want, edits: Edits) -> PassRecord:
         records: list[PassRecord] = []
-        with self.capture.on(want, records.append):
+        with self.capture.on(want, records.append, edits):
             self.network(mx.array(ids)[None], cache=cache)
         return records[0]
 

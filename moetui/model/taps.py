@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -121,7 +121,14 @@ class FunctionTap:
         setattr(self._owner, self._name, self._original)
 
 
-Tap = ModuleTap | ParameterTap | FunctionTap
+class Tap(Protocol):
+    """Something that is put on for a while and taken off again."""
+
+    def attach(self) -> None:
+        """Put it on."""
+
+    def detach(self) -> None:
+        """Take it off."""
 
 
 class Attached:

@@ -7,6 +7,7 @@ from moetui.stats.bootstrap import (
     document_statistic,
     ratio_of_sums,
 )
+from moetui.stats.divergence import kl_divergence, log_softmax
 from moetui.stats.load import LoadIndices, load_indices
 from moetui.stats.overlap import (
     central_band,
@@ -18,7 +19,7 @@ from moetui.stats.overlap import (
     set_overlap,
     variation_chance,
 )
-from moetui.stats.permutation import permutation_p
+from moetui.stats.permutation import extreme_draws, permutation_p
 from moetui.stats.rate import binary_design_effect, design_effect, rate, wilson
 from moetui.stats.statistic import (
     APPROXIMATE,
@@ -44,11 +45,14 @@ __all__ = [
     "document_statistic",
     "expected_jaccard",
     "expected_overlap",
+    "extreme_draws",
     "finite",
     "fit_subsets",
     "jaccard",
     "joined",
+    "kl_divergence",
     "load_indices",
+    "log_softmax",
     "mean_jaccard",
     "overlap_chance",
     "permutation_p",

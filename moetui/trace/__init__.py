@@ -1,7 +1,7 @@
 """What one forward pass did, how it is stored, and the protocols that pass it on."""
 
 from moetui.trace.document import TraceDocument, to_json, trace_document
-from moetui.trace.engine import Ending, Engine, Failure, Phase, Recording, Snapshot
+from moetui.trace.engine import Ending, Engine, Failure, Phase, Recording, Snapshot, Study
 from moetui.trace.file import open_trace, save_trace
 from moetui.trace.forward import Forward, Prompt
 from moetui.trace.interventions import (
@@ -49,6 +49,7 @@ __all__ = [
     "Shares",
     "Snapshot",
     "Streams",
+    "Study",
     "TokenKind",
     "TopK",
     "Trace",

@@ -6,12 +6,20 @@ The explorer knows this Protocol only. The engine that ships runs mlx on one dae
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+import numpy as np
+
+from moetui.trace.forward import Forward
 from moetui.trace.join import join
-from moetui.trace.types import ModelInfo, Trace
+from moetui.trace.types import Ints, ModelInfo, Trace
+
+# Work on the loaded model that is no generation: an analysis that asks for forward passes. It
+# yields its finding, and may yield an ever more complete one while it goes on.
+Study = Callable[[Forward], Iterator[object]]
 
 
 class Phase(StrEnum):
@@ -21,6 +29,7 @@ class Phase(StrEnum):
     LOADING = "LOADING"
     READY = "READY"
     RUNNING = "RUNNING"
+    STUDYING = "STUDYING"
 
 
 class Ending(StrEnum):
@@ -70,6 +79,12 @@ class Recording:
             raise IndexError(f"row {row} of {self.rows}")
         return (self.prompt, row) if row < length else (self._steps[row - length], 0)
 
+    def token_ids(self, rows: int) -> Ints:
+        """int32 [rows], the tokens of the first `rows` rows."""
+        steps = [step.token_ids for step in self._steps[: max(rows - len(self.prompt), 0)]]
+        ids: Ints = np.concatenate([self.prompt.token_ids, *steps])[:rows]
+        return ids
+
     def trace(self, rows: int | None = None) -> Trace:
         """One trace of the first `rows` rows (all by default)."""
         rows = self.rows if rows is None else rows
@@ -86,6 +101,8 @@ class Snapshot:
     version rises with every change. rows is how many rows of `recording` are complete.
     run counts the runs of this session, so that a new prompt is seen as new.
     tokens_per_second is that of the current or last generation, memory_bytes the engine's own.
+    finding is the newest that the current or last study yielded: it is about this model and this
+    recording, so another of either takes it away, and so does the next study.
     """
 
     version: int = 0
@@ -99,6 +116,7 @@ class Snapshot:
     ending: Ending = Ending.LENGTH
     tokens_per_second: float | None = None
     memory_bytes: int | None = None
+    finding: object | None = None
     log: tuple[str, ...] = field(default=())
 
 
@@ -111,8 +129,16 @@ class Engine(Protocol):
     def run(self, prompt: str, max_tokens: int) -> None:
         """Trace `prompt`, then generate up to `max_tokens` tokens greedily."""
 
+    def study(self, job: Study) -> None:
+        """Run `job` on the model after what is under way, and show what it yields as `finding`.
+
+        A run, a load and another study take its place: it ends before its next forward pass. One
+        that finds another model or recording than those it was asked of is left out.
+        """
+
     def cancel(self) -> None:
-        """Stop the current load or run: a run within one token, a load at its next step."""
+        """Stop what is under way: a run within one token, a load at its next step, a study before
+        its next forward pass. What a study has found so far stays."""
 
     def close(self) -> None:
         """End the engine; never waits for a load or a run."""

@@ -6,6 +6,8 @@ router logits, selection, ids, weights) applies those that concern it in the ord
 
 `layers` are decoder layers (None: every layer that routes); `experts` are expert ids. One that
 changes nothing (an expert that no token selects, a factor of 1) leaves the logits bit-identical.
+A trace made with interventions shows what the pass then did: router logits as banned and added
+to, but selection scores as the router made them, the experts that ran, the weights in force.
 """
 
 from __future__ import annotations
@@ -25,10 +27,12 @@ Part = Literal["embedding", "attention", "experts"]
 
 
 class Drop(msgspec.Struct, frozen=True, kw_only=True, tag="drop"):
-    """The experts keep their slot, their output counts nothing: mixing weight 0.
+    """The experts keep their slot, their output counts nothing: mixing weight 0. A slot that was
+    remapped to one of them counts nothing either.
 
     renormalise: the other weights of the token grow so that their sum stays what it was (where
-    all its experts are dropped nothing is left to grow, and nothing is added).
+    all its experts are dropped nothing is left to grow, and nothing is added). Where weights are
+    multiplied with what experts read, they stay, and the output is silenced.
     """
 
     experts: Experts
@@ -39,7 +43,8 @@ class Drop(msgspec.Struct, frozen=True, kw_only=True, tag="drop"):
 class Deselect(msgspec.Struct, frozen=True, kw_only=True, tag="deselect"):
     """The experts cannot be chosen: the next best by selection score is routed instead.
 
-    Only the selection is edited, weights still come from the unmasked scores.
+    Only the selection is edited, weights still come from the unmasked scores. Where an expert is
+    both deselected and forced, the later counts.
     """
 
     experts: Experts
@@ -47,7 +52,12 @@ class Deselect(msgspec.Struct, frozen=True, kw_only=True, tag="deselect"):
 
 
 class Ban(msgspec.Struct, frozen=True, kw_only=True, tag="ban"):
-    """The experts' router logits become -1e9: they lose, and softmax rescales every weight."""
+    """The experts' router logits become -1e9: they lose, and softmax rescales every weight.
+
+    The model goes on from there as it would: where fewer than k others are left, or a correction
+    bias decides, a banned expert may still hold a slot, with weight 0 (a small one where the
+    architecture caps its router logits).
+    """
 
     experts: Experts
     layers: Layers = None
@@ -71,7 +81,10 @@ class TopK(msgspec.Struct, frozen=True, kw_only=True, tag="top_k"):
 
 
 class Remap(msgspec.Struct, frozen=True, kw_only=True, tag="remap"):
-    """The work of expert `source` is done by expert `target`, with the weight of `source`."""
+    """The work of expert `source` is done by expert `target`, with the weight of `source`.
+
+    Several follow one another: ids that the first put there are mapped on by the next.
+    """
 
     source: int
     target: int

@@ -47,7 +47,7 @@ GROUPS: tuple[Group, ...] = (
                 "unwind",
                 "escape",
                 "unwind",
-                "leave dialog, prompt, zoom; then stop the run or load",
+                "leave dialog, prompt, zoom; then stop what is under way",
                 "Back",
             ),
         ),
@@ -114,6 +114,14 @@ GROUPS: tuple[Group, ...] = (
         (
             Key("compare", "c", "compare", "keep the token as A; then compare it with the cursor"),
             Key("keep", "C", "keep", "keep the token at the cursor as A anew"),
+        ),
+    ),
+    Group(
+        "What if",
+        (
+            Key("what_if", "w", "what_if", "go to what-if; there: choose what to change"),
+            Key("measure", "x", "measure", "measure the change chosen last, at the cursor"),
+            Key("pin", "p", "pin", "pin the expert under the cursor for what-if, or unpin it"),
         ),
     ),
     Group(

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 # The numbers on the screen: the three linked panes (row = layer) first, from left to right.
-ORDER = ("map", "why", "lens", "detail", "cold", "tokens", "compare")
+ORDER = ("map", "why", "lens", "detail", "cold", "tokens", "compare", "what_if")
 TOKENS = "tokens"
+WHAT_IF = "what_if"
 # The pane with something to say of a model without routers.
 DENSE = "lens"
 COLUMNS = 12
@@ -25,7 +26,11 @@ _LINKED_EXTRA = 5
 _MIN_LINKED, _MIN_BELOW = 9, 10
 
 Slots = tuple[tuple[str, ...], ...]
-_MAP, _WHY, _LENS, _DETAIL, _COLD, _COMPARE = ((name,) for name in ORDER if name != TOKENS)
+_MAP, _WHY, _LENS, _DETAIL, _COMPARE = (
+    (name,) for name in ("map", "why", "lens", "detail", "compare")
+)
+# What-if shares the slot of the cold experts: whichever was asked for last.
+_COLD = ("cold", WHAT_IF)
 # columns, rows → candidates of every slot and the columns (of 12) it spans.
 _SLOTS: dict[tuple[int, int], tuple[Slots, tuple[int, ...]]] = {
     (1, 1): ((_MAP + _WHY + _LENS + _DETAIL + _COLD + _COMPARE,), (12,)),

@@ -12,6 +12,7 @@ from enum import StrEnum
 from moetui.analyses.alignment import Context
 from moetui.analyses.expert_load import RunLoad
 from moetui.trace import Snapshot, Trace
+from moetui.tui.change import Choice
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,15 @@ class Mode(StrEnum):
 @dataclass(frozen=True)
 class Moment:
     """Everything a pane may look at. `runs` holds the expert counts of each run so far, the newest
-    last; `kept` is A, the token that others are compared with, None before one was kept."""
+    last; `kept` is A, the token that others are compared with, None before one was kept; `choice`
+    is what would be changed next."""
 
     snapshot: Snapshot = field(default_factory=Snapshot)
     cursor: Cursor = field(default_factory=Cursor)
     mode: Mode = Mode.TOKEN
     runs: tuple[RunLoad, ...] = ()
     kept: Context | None = None
+    choice: Choice = field(default_factory=Choice)
 
     @property
     def located(self) -> tuple[Trace, int] | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from moetui.analyses.alignment import Context
 from moetui.analyses.expert_load import RunLoad, expert_counts, run_load
 from moetui.trace import NO_EXPERT, Phase, Recording, Snapshot
+from moetui.tui.change import Choice
 from moetui.tui.moment import Cursor, Mode, Moment
 
 
@@ -40,6 +41,7 @@ class Session:
         self.shown = Snapshot()
         self.cursor = Cursor()
         self.mode = Mode.TOKEN
+        self.choice = Choice()
         self.paused = False
         self.following = True
         self.runs: tuple[RunLoad, ...] = ()
@@ -51,12 +53,12 @@ class Session:
     @property
     def moment(self) -> Moment:
         """What the panes draw now."""
-        return Moment(self.shown, self.cursor, self.mode, self.runs, self.kept)
+        return Moment(self.shown, self.cursor, self.mode, self.runs, self.kept, self.choice)
 
     @property
     def busy(self) -> bool:
-        """Whether the engine is loading or running."""
-        return self.latest.phase in (Phase.LOADING, Phase.RUNNING)
+        """Whether the engine has something to do that can be stopped."""
+        return self.latest.phase in (Phase.LOADING, Phase.RUNNING, Phase.STUDYING)
 
     def take(self, snapshot: Snapshot) -> bool:
         """Accept the engine's newest snapshot; says whether what is shown has changed."""
@@ -128,6 +130,14 @@ class Session:
         wrapped = chosen[0] if by > 0 else chosen[-1]
         self.put(expert=(ahead[0] if by > 0 else ahead[-1]) if ahead else wrapped)
 
+    def pin(self) -> bool:
+        """Pin the expert under the cursor, or unpin it; says whether it is pinned now."""
+        cell, pinned = (self.cursor.layer, self.cursor.expert), self.choice.pinned
+        without = tuple(other for other in pinned if other != cell)
+        kept = without if cell in pinned else tuple(sorted((*pinned, cell)))
+        self.choice = replace(self.choice, pinned=kept)
+        return cell in kept
+
     def _show(self) -> None:
         before, now = self.shown, self.latest
         self.shown = now
@@ -145,8 +155,9 @@ class Session:
             self._go_to_strongest()
 
     def _forget(self) -> None:
-        """Let go of A: experts of another model are other experts."""
+        """Let go of A and of what is pinned: experts of another model are other experts."""
         self.kept = None
+        self.choice = replace(self.choice, pinned=())
         if self.mode is Mode.DIFFERENCE:
             self.mode = Mode.TOKEN
 

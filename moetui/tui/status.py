@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from textual.content import Content
 from textual.widget import Widget
 
+from moetui.analyses.what_if import WhatIf
 from moetui.sizes import size_text
 from moetui.trace import Ending, Phase, Snapshot
 from moetui.trace.types import ModelInfo
+from moetui.tui.change import control_count
 from moetui.tui.text import plain
 
 _PHASE_STYLES = {
@@ -17,6 +19,7 @@ _PHASE_STYLES = {
     Phase.LOADING: "bold $warning",
     Phase.READY: "bold $success",
     Phase.RUNNING: "bold $accent",
+    Phase.STUDYING: "bold $accent",
 }
 _DOT = Content.styled(" · ", "$secondary")
 _BRAND = Content.styled(" moetui ", "bold reverse $primary on $background")
@@ -73,8 +76,8 @@ def engine_part(snapshot: Snapshot, paused: bool) -> Content:
     """Phase, tokens per second, memory."""
     phase = snapshot.phase
     parts = [Content.styled("NO MODEL" if phase is Phase.EMPTY else phase, _PHASE_STYLES[phase])]
-    if phase in (Phase.LOADING, Phase.RUNNING) and snapshot.detail:
-        parts[0] += Content.styled(f" {plain(snapshot.detail)}", "$secondary")
+    if doing := _doing(snapshot):
+        parts[0] += Content.styled(f" {plain(doing)}", "$secondary")
     if phase is Phase.READY and snapshot.ending is Ending.CANCELLED and snapshot.rows:
         parts.append(Content.styled("stopped", "$warning"))
     if paused:
@@ -85,6 +88,13 @@ def engine_part(snapshot: Snapshot, paused: bool) -> Content:
     if snapshot.memory_bytes is not None:
         parts.append(Content(size_text(snapshot.memory_bytes)))
     return _joined(parts)
+
+
+def _doing(snapshot: Snapshot) -> str:
+    """How far the engine is with what it does."""
+    if snapshot.phase is Phase.STUDYING and isinstance(snapshot.finding, WhatIf):
+        return control_count(snapshot.finding)
+    return snapshot.detail if snapshot.phase in (Phase.LOADING, Phase.RUNNING) else ""
 
 
 def _facts(model: ModelInfo) -> list[str]:

@@ -111,6 +111,12 @@ def chosen_on_screen(screen: str) -> list[int]:
     return [int(match[2]) for match in found if match]
 
 
+def measured_on_screen(screen: str) -> tuple[str, str] | None:
+    """How many controls KL exceeds, and its p, once all have been measured."""
+    row = re.search(r"KL nats .* (\d+/15)\s+(\d\.\d{3}) ", screen)
+    return (row[1], row[2]) if row and "15 controls exist" in screen else None
+
+
 def cursor_on_screen(screen: str) -> tuple[int, int] | None:
     match = re.search(r"token (\d+) of \d+ .* · layer (\d+) · expert", screen)
     return (int(match[1]), int(match[2])) if match else None
@@ -134,6 +140,9 @@ def test_screen_export_and_command_line_agree(terminal: Terminal) -> None:
     terminal.wait("cursor", lambda s: cursor_on_screen(s) == (rows - 1, 3))
     chosen = terminal.wait("chosen experts", chosen_on_screen)
 
+    terminal.press("x")
+    measured = terminal.wait("the controls of what-if", measured_on_screen)
+
     terminal.press("E")
     path = terminal.wait("export", lambda _: next(home.glob("moetui-screen-*.json"), None))
     document = json.loads(path.read_text("utf-8"))
@@ -145,6 +154,10 @@ def test_screen_export_and_command_line_agree(terminal: Terminal) -> None:
     # Nothing was kept to compare with.
     assert all(view for name, view in document["panes"].items() if name != "compare")
     compare(document["trace"], trace_of(home), rows)
+    assert document["panes"]["what_if"]["request"]["row"] == rows - 1
+    kl = document["panes"]["what_if"]["kl"]
+    assert len(kl["controls"]) == 15
+    assert measured == (f"{kl['larger_than']}/15", f"{kl['statistic']['p']:.3f}")
 
     terminal.press("q")
     terminal.wait("end", lambda s: "exit=0" in s)

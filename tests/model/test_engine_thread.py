@@ -12,7 +12,7 @@ import pytest
 
 import moetui
 from moetui.model.engine import EngineThread
-from moetui.trace import Ending, Phase, Snapshot
+from moetui.trace import Ending, Forward, Phase, Snapshot
 
 PATIENCE = 60.0
 
@@ -134,6 +134,116 @@ def test_a_bad_prompt_is_a_failure_and_the_model_stays(engine: EngineThread) -> 
     engine.run("", 3)
     failed = wait(engine, lambda s: s.failure is not None)
     assert failed.phase is Phase.READY and failed.model is not None
+
+
+def test_a_study_shows_what_it_yields_and_the_newest_stays(engine: EngineThread) -> None:
+    engine.load("demo")
+    engine.run("5 + 3 =", 2)
+    run = wait(engine, finished)
+    go_on = threading.Event()
+
+    def job(forward: Forward) -> Iterator[object]:
+        yield len(forward.trace("5 + 3 ="))
+        go_on.wait(PATIENCE)
+        yield forward.info.name
+
+    engine.study(job)
+    first = wait(engine, lambda s: s.finding is not None)
+    assert run.recording is not None
+    assert first.phase is Phase.STUDYING and first.finding == len(run.recording.prompt)
+    go_on.set()
+    last = wait(engine, lambda s: s.phase is Phase.READY)
+    assert last.finding == "demo" and last.recording is run.recording
+    assert (last.rows, last.run, last.ending) == (run.rows, run.run, run.ending)
+
+
+def test_a_study_that_is_stopped_makes_no_further_pass(engine: EngineThread) -> None:
+    engine.load("demo")
+    engine.run("5 + 3 =", 2)
+    wait(engine, finished)
+    go_on, passed = threading.Event(), []
+
+    def job(forward: Forward) -> Iterator[object]:
+        yield "so far"
+        go_on.wait(PATIENCE)
+        passed.append(forward.trace("5 + 3 ="))
+
+    engine.study(job)
+    wait(engine, lambda s: s.finding == "so far")
+    engine.cancel()
+    go_on.set()
+    stopped = wait(engine, lambda s: s.phase is Phase.READY)
+    assert stopped.finding == "so far" and stopped.failure is None and not passed
+    assert stopped.ending is Ending.LENGTH
+
+
+def endless(forward: Forward) -> Iterator[object]:
+    """A study that would go on for ever."""
+    while True:
+        forward.trace("5 + 3 =", lens=0)
+        yield "still there"
+
+
+def test_a_prompt_and_another_study_take_the_place_of_a_study(engine: EngineThread) -> None:
+    engine.load("demo")
+    engine.run("5 + 3 =", 2)
+    wait(engine, finished)
+    engine.study(endless)
+    wait(engine, lambda s: s.finding == "still there")
+    engine.study(lambda forward: iter(["the other"]))
+    wait(engine, lambda s: s.phase is Phase.READY and s.finding == "the other")
+    engine.study(endless)
+    wait(engine, lambda s: s.finding == "still there")
+    engine.run("9 - 3 =", 2)
+    done = wait(engine, lambda s: s.run == 2 and s.phase is Phase.READY)
+    assert done.ending is Ending.LENGTH and done.finding is None
+
+
+def test_a_model_that_is_loaded_takes_the_finding_away(engine: EngineThread) -> None:
+    engine.load("demo")
+    wait(engine, lambda s: s.phase is Phase.READY)
+    engine.study(endless)
+    wait(engine, lambda s: s.finding == "still there")
+    engine.load("demo-dense")
+    loaded = wait(engine, lambda s: s.phase is Phase.READY and s.model is not None)
+    assert loaded.model is not None and not loaded.model.is_moe
+    assert loaded.finding is None
+
+
+def test_a_study_asked_of_the_run_before_is_left_out(engine: EngineThread) -> None:
+    engine.load("demo")
+    engine.run("5 + 3 =", 2)
+    wait(engine, finished)
+    engine.run("Once upon a time", 40)
+    engine.study(lambda forward: iter(["of the wrong text"]))
+    noted = wait(engine, lambda s: any("left out" in line for line in s.log))
+    assert noted.run == 2 and noted.finding is None
+
+
+def test_a_study_that_fails_is_told_and_the_run_before_it_stays(engine: EngineThread) -> None:
+    engine.load("demo")
+    engine.run("5 + 3 =", 2)
+    before = wait(engine, finished)
+
+    def refused(forward: Forward) -> Iterator[object]:
+        yield from forward.trace("")
+
+    def broken(forward: Forward) -> Iterator[object]:
+        raise ZeroDivisionError("no such luck")
+
+    for job, said in ((refused, "the prompt is empty"), (broken, "ZeroDivisionError")):
+        engine.study(job)
+        failed = wait(engine, lambda s: s.failure is not None and s.phase is Phase.READY)
+        assert failed.failure is not None and said in failed.failure.message
+        assert failed.recording is before.recording and failed.ending is Ending.LENGTH
+        engine.study(lambda forward: iter(["well again"]))
+        assert wait(engine, lambda s: s.finding == "well again").failure is None
+
+
+def test_a_study_without_a_model_says_so(engine: EngineThread) -> None:
+    engine.study(endless)
+    failed = wait(engine, lambda s: s.failure is not None)
+    assert failed.failure is not None and "no model" in failed.failure.message
 
 
 def test_running_without_a_model_says_so(engine: EngineThread) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 
-from moetui.trace import Ending, Failure, Phase, Recording, Snapshot, Trace
+from moetui.trace import Ending, Failure, Forward, Phase, Recording, Snapshot, Study, Trace
 from moetui.trace.types import ModelInfo
 
 
@@ -18,21 +20,32 @@ class FakeEngine:
         self.whole = whole
         self.calls: list[tuple[object, ...]] = []
         self._snapshot = Snapshot()
+        self._findings: Iterator[object] = iter(())
+        self._job: Study | None = None
 
     # What the explorer calls.
 
     def load(self, model: str) -> None:
         self.calls.append(("load", model))
-        self.say(phase=Phase.LOADING, model=None, recording=None, rows=0, failure=None)
+        self.say(
+            phase=Phase.LOADING, model=None, recording=None, rows=0, failure=None, finding=None
+        )
 
     def run(self, prompt: str, max_tokens: int) -> None:
         self.calls.append(("run", prompt, max_tokens))
-        self.say(phase=Phase.RUNNING, failure=None)
+        self.say(phase=Phase.RUNNING, failure=None, finding=None)
+
+    def study(self, job: Study) -> None:
+        self.calls.append(("study",))
+        self._job = job
+        self.say(phase=Phase.STUDYING, failure=None, finding=None)
 
     def cancel(self) -> None:
         self.calls.append(("cancel",))
         if self._snapshot.phase is Phase.RUNNING:
             self.say(phase=Phase.READY, ending=Ending.CANCELLED)
+        elif self._snapshot.phase is Phase.STUDYING:
+            self.say(phase=Phase.READY)
         elif self._snapshot.phase is Phase.LOADING:
             self.say(phase=Phase.EMPTY, detail="")
 
@@ -83,6 +96,15 @@ class FakeEngine:
         assert recording is not None
         self.step(len(self.whole) - recording.rows)
         self.say(phase=Phase.READY, ending=Ending.LENGTH)
+
+    def find(self, forward: Forward, count: int | None = None) -> None:
+        """The next `count` findings of the study that was asked for; without it, all of them."""
+        if self._job is not None:
+            self._findings, self._job = self._job(forward), None
+        for finding in self._findings if count is None else islice(self._findings, count):
+            self.say(finding=finding)
+        if count is None:
+            self.say(phase=Phase.READY)
 
     def fail(self, message: str, hint: str, phase: Phase = Phase.EMPTY) -> None:
         """What was going on has failed."""

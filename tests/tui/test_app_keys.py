@@ -146,7 +146,7 @@ async def test_a_hidden_pane_is_not_drawn() -> None:
 
 
 async def test_help_says_what_the_pane_shows_and_every_key() -> None:
-    async with staged((120, 60)) as stage:
+    async with staged((120, 80)) as stage:
         await stage.press("2", "question_mark")
         assert isinstance(stage.app.screen, HelpDialog)
         text = stage.text

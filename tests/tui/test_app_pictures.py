@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input
@@ -17,6 +18,7 @@ from moetui.tui.app import MoetuiApp
 from moetui.tui.screens.choose import ModelDialog
 from moetui.tui.screens.explorer import ExplorerScreen
 from tests.builders import make_trace
+from tests.fake_forward import FakeForward
 from tests.tui.fake_engine import FakeEngine
 from tests.tui.found import MODELS
 
@@ -103,14 +105,16 @@ def test_the_difference_map(snap_compare: Any, theme: str) -> None:
     assert snap_compare(app, terminal_size=(120, 40), run_before=before)
 
 
-@pytest.mark.parametrize("key", ["question_mark", "0", "o"], ids=["help", "panes", "model"])
+@pytest.mark.parametrize(
+    "key", ["question_mark", "0", "o", "w"], ids=["help", "panes", "model", "what-if"]
+)
 def test_dialogs(snap_compare: Any, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ExplorerScreen, "_find_models", lambda self: iter(MODELS))
     app, engine = explorer()
 
     async def before(pilot: Pilot[Any]) -> None:
         await played(pilot, engine)
-        await pilot.press(key)
+        await pilot.press(*([key, key] if key == "w" else [key]))
         await pilot.pause(0.3)
         while isinstance(pilot.app.screen, ModelDialog) and pilot.app.screen.looking:
             await pilot.pause(0.1)
@@ -140,6 +144,25 @@ def test_a_dense_model(snap_compare: Any) -> None:
         await played(pilot, engine)
 
     assert snap_compare(app, terminal_size=(120, 40), run_before=before)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+def test_what_if(snap_compare: Any, size: tuple[int, int]) -> None:
+    app, engine = explorer()
+    push = np.abs(np.random.default_rng(1).normal(size=(12, 32))) / 30
+    push[5, 8] = 3.0
+    forward = FakeForward(layers=12, experts=32, k=4, vocabulary=96, push=push, steering=[(5, 8)])
+
+    async def before(pilot: Pilot[Any]) -> None:
+        await played(pilot, engine)
+        screen = pilot.app.screen_stack[0]
+        assert isinstance(screen, ExplorerScreen)
+        screen.session.put(token=3, layer=5, expert=8)
+        await pilot.press("x")
+        engine.find(forward)
+        await shown(pilot, engine)
+
+    assert snap_compare(app, terminal_size=size, run_before=before)
 
 
 def test_the_light_theme(snap_compare: Any) -> None:

@@ -20,6 +20,7 @@ from moetui.tui.panes import PANES, LensPane, RoutingMapPane, WhyPane
 from moetui.tui.panes import pane as pane_module
 from moetui.tui.themes import THEMES
 from tests.builders import make_model_info, make_recording, make_runs, make_snapshot
+from tests.fake_forward import make_what_if
 from tests.tui.stage import rows, staged
 from tests.tui.test_panes_text import FORBIDDEN, HOSTILE
 
@@ -29,7 +30,10 @@ LINKED = (RoutingMapPane, WhyPane, LensPane)
 
 def moment(cursor=(2, 1, 0), mode=Mode.TOKEN, runs=2, **trace):
     recording = make_recording(**trace)
-    return Moment(make_snapshot(recording), Cursor(*cursor), mode, make_runs(runs, **trace))
+    model = recording.prompt.model
+    finding = make_what_if(model) if model.is_moe else None
+    snapshot = make_snapshot(recording, finding=finding)
+    return Moment(snapshot, Cursor(*cursor), mode, make_runs(runs, **trace))
 
 
 def against(row=3, **options):
@@ -111,7 +115,13 @@ def test_hostile_tokens_neither_style_nor_move_nor_crash(pane_type, tokens, curs
         lens = recording.prompt.lens
         for number, token_id in enumerate(lens.text):
             lens.text[token_id] = tokens[number % len(tokens)]
-        hostile = make_snapshot(recording, model=recording.prompt.model)
+        finding = make_what_if(recording.prompt.model)
+        named = tuple(
+            msgspec.structs.replace(token, text=text)
+            for token, text in zip(finding.next_tokens, tokens, strict=False)
+        )
+        finding = msgspec.structs.replace(finding, token=tokens[0], next_tokens=named)
+        hostile = make_snapshot(recording, model=recording.prompt.model, finding=finding)
         pane = pane_type()
         kept = Context(recording, 6, 5 - cursor)
         shown = Moment(hostile, Cursor(cursor, 1, 0), kept=kept)

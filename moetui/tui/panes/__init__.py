@@ -7,6 +7,7 @@ from moetui.tui.panes.logit_lens import LensPane
 from moetui.tui.panes.pane import LinePane, Pane
 from moetui.tui.panes.routing_map import RoutingMapPane
 from moetui.tui.panes.token_strip import TokenStripPane
+from moetui.tui.panes.what_if import WhatIfPane
 from moetui.tui.panes.why import WhyPane
 
 PANES: tuple[type[Pane], ...] = (
@@ -17,6 +18,7 @@ PANES: tuple[type[Pane], ...] = (
     ColdExpertsPane,
     TokenStripPane,
     ComparePane,
+    WhatIfPane,
 )
 
 __all__ = [
@@ -29,5 +31,6 @@ __all__ = [
     "Pane",
     "RoutingMapPane",
     "TokenStripPane",
+    "WhatIfPane",
     "WhyPane",
 ]

@@ -23,6 +23,7 @@ from moetui.tui.screens.choose import ModelDialog, PaneDialog
 from moetui.tui.screens.failure import FailureDialog
 from moetui.tui.screens.help import HelpDialog
 from moetui.tui.screens.takeaway import TakeAway
+from moetui.tui.screens.what_if import WhatIfActions
 from moetui.tui.session import Session
 from moetui.tui.status import StatusLine
 from moetui.tui.tabs import TabLine
@@ -36,7 +37,7 @@ _FOOTER_WITH_SPACE = 90
 DEMO = "demo"
 
 
-class ExplorerScreen(TakeAway, Screen[None]):
+class ExplorerScreen(TakeAway, WhatIfActions, Screen[None]):
     """Everything that is not a dialog.
 
     The engine's newest snapshot is pulled 30 times a second; keys only change the session and
@@ -361,3 +362,4 @@ class ExplorerScreen(TakeAway, Screen[None]):
         for number, pane in enumerate(self.workspace.panes, start=1):
             go = partial(self._focus_pane, number)
             yield SystemCommand(f"Pane {number}: {pane.title}", pane.help, go)
+        yield from self.what_if_commands()
