@@ -7,12 +7,13 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeGuard, get_args
 
 from moetui.errors import UsageError
 
 Theme = Literal["dark", "light"]
 MAX_TOKENS_LIMIT = 100_000
+_MODELS = "~/models"
 
 
 class SettingsError(UsageError):
@@ -26,6 +27,8 @@ class Settings:
     export_dir: where exports and screenshots go; None is the working directory.
     theme: "dark" or "light".
     max_tokens: how many tokens a prompt generates.
+    model_folders: where models are looked for besides the Hugging Face cache, one and two levels
+    deep.
     keys: action → keys, as `{"quit": "ctrl+x"}`; see `moetui.tui.keys`.
     source: the file that was read, for messages; None when there was none.
     """
@@ -33,6 +36,7 @@ class Settings:
     export_dir: Path | None = None
     theme: Theme = "dark"
     max_tokens: int = 32
+    model_folders: tuple[Path, ...] = field(default_factory=lambda: (_folder(_MODELS),))
     keys: Mapping[str, str] = field(default_factory=dict)
     source: Path | None = None
 
@@ -96,7 +100,7 @@ def _reason(error: Exception) -> str:
 
 
 def _checked(table: Mapping[str, Any], text: str, path: Path) -> Settings:
-    known = ("export_dir", "theme", "max_tokens", "keys")
+    known = ("export_dir", "theme", "max_tokens", "model_folders", "keys")
 
     def refuse(key: str, what: str, hint: str) -> SettingsError:
         return SettingsError(f"{path}{_line_of(key, text)}: {what}", hint)
@@ -117,6 +121,13 @@ def _checked(table: Mapping[str, Any], text: str, path: Path) -> Settings:
             f"max_tokens cannot be {max_tokens!r}",
             f"it is a whole number from 0 to {MAX_TOKENS_LIMIT}",
         )
+    folders = table.get("model_folders", [_MODELS])
+    if not _are_texts(folders):
+        raise refuse(
+            "model_folders",
+            "model_folders must be a list of folders",
+            f'as in model_folders = ["{_MODELS}"]; [] looks nowhere',
+        )
     keys = table.get("keys", {})
     if not isinstance(keys, Mapping):
         raise refuse("keys", "keys must be a table", 'as in [keys] and below it quit = "ctrl+x"')
@@ -124,18 +135,31 @@ def _checked(table: Mapping[str, Any], text: str, path: Path) -> Settings:
         if not isinstance(pressed, str):
             raise refuse(action, f"the keys of {action!r} must be text", f'as in {action} = "f5"')
     return Settings(
-        export_dir=None if folder is None else Path(folder).expanduser(),
+        export_dir=None if folder is None else _folder(folder),
         theme=theme,
         max_tokens=max_tokens,
+        model_folders=tuple(map(_folder, folders)),
         keys=dict(keys),
         source=path,
     )
+
+
+def _folder(name: str) -> Path:
+    """The folder of that name; `~` is home, and a `~nobody` that is unknown stays as it is."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # there is no such user
+        return Path(name)
 
 
 def _is_count(value: object) -> bool:
     if not isinstance(value, int) or isinstance(value, bool):
         return False
     return 0 <= value <= MAX_TOKENS_LIMIT
+
+
+def _are_texts(value: object) -> TypeGuard[list[str]]:
+    return isinstance(value, list) and all(isinstance(name, str) and name for name in value)
 
 
 def _line_of(key: str, text: str) -> str:

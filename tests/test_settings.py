@@ -17,12 +17,14 @@ def test_no_file_means_defaults(tmp_path: Path) -> None:
 def test_everything_can_be_set(tmp_path: Path) -> None:
     path = tmp_path / "settings.toml"
     path.write_text(
-        '# mine\nexport_dir = "~/out"\ntheme = "light"\nmax_tokens = 5\n[keys]\nquit = "ctrl+x"\n'
+        '# mine\nexport_dir = "~/out"\ntheme = "light"\nmax_tokens = 5\n'
+        'model_folders = ["~/models", "/data/models"]\n[keys]\nquit = "ctrl+x"\n'
     )
     assert load_settings(path) == Settings(
         export_dir=Path("~/out").expanduser(),
         theme="light",
         max_tokens=5,
+        model_folders=(Path("~/models").expanduser(), Path("/data/models")),
         keys={"quit": "ctrl+x"},
         source=path,
     )
@@ -38,6 +40,10 @@ def test_everything_can_be_set(tmp_path: Path) -> None:
         ("max_tokens = 1.5", "max_tokens cannot be 1.5", "whole number"),
         ("export_dir = 3", "export_dir must be text", "export_dir ="),
         ('export_dir = ""', "export_dir must be text", "export_dir ="),
+        ('model_folders = "~/models"', "line 1: model_folders must be a list", "model_folders = ["),
+        ('\nmodel_folders = ["a", 3]', "line 2: model_folders must be a list", "model_folders = ["),
+        ('model_folders = [""]', "model_folders must be a list", "[] looks nowhere"),
+        ('model_folder = ["a"]', "unknown setting 'model_folder'", "'model_folders'"),
         ("keys = 3", "keys must be a table", "[keys]"),
         ("[keys]\nquit = 3", "line 2: the keys of 'quit' must be text", "quit ="),
         ("theme = \n", "line 1", "theme ="),
@@ -53,6 +59,24 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, message: str, hint: s
     assert message in caught.value.message
     assert hint in caught.value.hint
     assert caught.value.exit_code == EXIT_USAGE
+
+
+def test_models_are_looked_for_below_home_unless_told_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Settings().model_folders == (tmp_path / "models",)
+    path = tmp_path / "settings.toml"
+    path.write_text("model_folders = []\n")
+    assert load_settings(path).model_folders == ()
+
+
+def test_the_home_of_nobody_is_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_text('export_dir = "~no-such-user/out"\nmodel_folders = ["~no-such-user/models"]\n')
+    settings = load_settings(path)
+    assert settings.export_dir is not None and not settings.export_dir.exists()
+    assert not any(folder.exists() for folder in settings.model_folders)
 
 
 def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:

@@ -17,6 +17,11 @@ from moetui.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, MoetuiError
 # Command → (module, one line for --help). The module has a click command of the same name.
 _COMMANDS = {
     "batch": ("moetui.cli.batch", "Run an experiment suite and write its results as JSON."),
+    "doctor": (
+        "moetui.cli.doctor",
+        "Check what works on this machine; say what to do about the rest.",
+    ),
+    "models": ("moetui.cli.models", "List the models on this machine, and which of them fit."),
     "trace": ("moetui.cli.trace", "Trace one prompt: experts, weights, shares, lens."),
 }
 _DEMOS = ("demo", "demo-dense")

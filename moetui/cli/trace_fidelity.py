@@ -55,7 +55,7 @@ def compare(model: str, reference: str, prompt: str, *, download: bool) -> Fidel
     """
     from moetui.analyses.fidelity import fidelity, prompt_fidelity
     from moetui.model import load
-    from moetui.model.memory import free_unused
+    from moetui.model.release import free_unused
 
     texts, sample = _documents()
     loaded = load(model, download=download)
@@ -106,7 +106,7 @@ def _look_at(reference: str, info: ModelInfo, *, download: bool) -> None:
 
     if why := unrouted(info):
         raise UsageError(why, "--fidelity is for mixture-of-experts models")
-    architecture = check(locate(reference, download=download))["model_type"]
+    architecture = check(locate(reference, download=download)).config["model_type"]
     if architecture != info.architecture:
         raise _other_model(
             info.name,

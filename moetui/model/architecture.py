@@ -16,6 +16,8 @@ import mlx.nn as nn
 from mlx_lm.models.switch_layers import SwitchGLU, SwitchMLP
 
 _GATE_NAME = re.compile(r"gate|router")
+# Where a model's embedding is none of mlx's own: no limit is known.
+_ANY_ROWS = 2**31 - 1
 _LAYER_IN_PATH = re.compile(r"\.(\d+)(?:\.|$)")
 
 
@@ -80,6 +82,13 @@ def examine(model: nn.Module) -> Architecture:
     sites = sorted(_find_sites(model), key=lambda site: site.layer)
     separate = any(_routes_among_modules(module) for _, module in model.named_modules())
     return Architecture(layers, {site.layer: site for site in sites}, separate)
+
+
+def embedding_rows(model: nn.Module) -> int:
+    """Rows of the largest embedding: how many token ids `model` knows."""
+    kinds = (nn.Embedding, nn.QuantizedEmbedding)
+    embeddings = [module for module in model.modules() if isinstance(module, kinds)]
+    return max((int(module["weight"].shape[0]) for module in embeddings), default=_ANY_ROWS)
 
 
 def weight_matrix(linear: nn.Module) -> mx.array:

@@ -2,61 +2,133 @@
 
 from __future__ import annotations
 
-import json
+import io
 import re
-import struct
-from collections.abc import Mapping
-from importlib.util import find_spec
+from collections.abc import Iterator, Mapping
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from moetui.errors import ModelError
+from moetui.model.files import AGAIN, check_files, read_object, shown
+from moetui.model.safetensors import Tensor, read_header
+from moetui.model.supported import is_supported
+from moetui.model.values import check_types, check_values
 
-_AGAIN = "copy or download the checkpoint again"
-_HEADER_LIMIT = 100_000_000  # the safetensors format's own limit
+_INDEX = "model.safetensors.index.json"
+# Read by mlx-lm or transformers where they exist.
+_SETTINGS = (
+    "generation_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "hf_quant_config.json",
+)
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model")
+# Weights in formats that are not read, and what to do about it.
+_OTHER_WEIGHTS = {
+    "*.bin": "these are pickles, which can run code: convert them to safetensors",
+    "*.pt": "these are pickles, which can run code: convert them to safetensors",
+    "*.pth": "these are pickles, which can run code: convert them to safetensors",
+    "*.gguf": "moetui reads Hugging Face folders: get the model in safetensors format",
+    "*.npz": "convert them to safetensors: mlx_lm.convert makes a folder that moetui reads",
+    "adapter_model.safetensors": "this is an adapter: fuse it with its model (mlx_lm.fuse) first",
+}
 
 
-def check(folder: Path) -> dict[str, Any]:
-    """The configuration of the checkpoint in `folder`, whose files are complete and well formed.
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint whose files are complete and consistent as far as headers and settings tell.
 
-    Raises ModelError naming the file and what is wrong with it.
+    tensors: every tensor in its weight files, by its name there.
     """
-    config = _read_json(folder / "config.json")
-    architecture(config, folder)
-    weights = sorted(folder.glob("model*.safetensors"))
-    if not weights:
-        raise ModelError(f"{folder} holds no model*.safetensors file", _AGAIN)
-    for shard in _indexed(folder):
-        if not (folder / shard).is_file():
-            raise ModelError(f"{folder} lacks {shard}, which its index names", _AGAIN)
-    for path in weights:
-        _check_safetensors(path)
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
-        raise ModelError(f"{folder} has no tokenizer (tokenizer.json or tokenizer.model)", _AGAIN)
-    return config
+
+    folder: Path
+    config: dict[str, Any]
+    tensors: Mapping[str, Tensor]
+
+    @property
+    def packed(self) -> bool:
+        """Whether its weights are quantised."""
+        return any(name.endswith((".scales", ".qweight", "_scales")) for name in self.tensors)
 
 
-def architecture(config: Mapping[str, Any], folder: Path) -> str:
-    """The mlx-lm model type that `config` asks for; ModelError when mlx-lm does not have it."""
-    model_type = config.get("model_type")
-    if not isinstance(model_type, str) or not re.fullmatch(r"[\w-]+", model_type):
+def check(folder: Path) -> Checkpoint:
+    """The checkpoint in `folder`: every file and every setting has been looked at, no weight.
+
+    Raises ModelError naming the file and what is wrong with it. The first call imports mlx.
+    """
+    checkpoint = look_at(folder)
+    architecture(checkpoint.config, folder)
+    return checkpoint
+
+
+def look_at(folder: Path) -> Checkpoint:
+    """`check` without mlx: all but whether the settings are of the types that the architecture
+    wants. Raises ModelError as `check` does."""
+    if re.search(r"[*?[\]]", str(folder)):
+        raise ModelError(
+            f"mlx-lm cannot open {folder}: its name has one of * ? [ ]", "rename the folder"
+        )
+    check_files(folder)
+    config = read_object(folder / "config.json")
+    if not is_supported(model_type(config, folder)):
+        raise _unsupported(model_type(config, folder))
+    for name in _SETTINGS:
+        if (folder / name).exists():
+            read_object(folder / name)
+    tensors = _read_headers(folder)
+    if not any((folder / name).is_file() for name in _TOKENIZERS):
+        raise ModelError(f"{folder} has no tokenizer ({' or '.join(_TOKENIZERS)})", AGAIN)
+    check_values(config, tensors, folder / "config.json")
+    return Checkpoint(folder, config, tensors)
+
+
+def model_type(config: Mapping[str, Any], folder: Path) -> str:
+    """The architecture that `config` names; ModelError for none, and for code of its own."""
+    name = config.get("model_type")
+    if not isinstance(name, str) or not re.fullmatch(r"[\w-]{1,64}", name):
         raise ModelError(
             f"{folder / 'config.json'} names no model_type", "give a language model's folder"
         )
     if "model_file" in config:
         raise ModelError(
-            f"{folder} wants to run its own code ({config['model_file']!r})",
+            f"{folder} wants to run its own code ({shown(config['model_file'])})",
             "moetui runs no code from checkpoints; use a model that mlx-lm knows by itself",
         )
+    return name
+
+
+def architecture(config: Mapping[str, Any], folder: Path) -> str:
+    """The mlx-lm model type that `config` asks for, with settings of the types that it wants.
+
+    Raises ModelError when mlx-lm does not have it. The first call imports mlx.
+    """
+    name = model_type(config, folder)
     from mlx_lm.utils import MODEL_REMAPPING
 
-    module = MODEL_REMAPPING.get(model_type, model_type)
-    if find_spec(f"mlx_lm.models.{module}") is None:
+    printed = io.StringIO()
+    try:
+        with redirect_stdout(printed):
+            known = import_module(f"mlx_lm.models.{MODEL_REMAPPING.get(name, name)}")
+        _, arguments = known.Model, known.ModelArgs  # files beside the models have neither
+    except (ImportError, AttributeError) as error:
+        raise _unsupported(name) from error
+    except SystemExit as error:  # how some files of mlx-lm say that they want another package
         raise ModelError(
-            f"mlx-lm does not know the architecture {model_type!r}",
-            "a newer mlx-lm may: pip install -U mlx-lm",
-        )
-    return str(model_type)
+            f"mlx-lm cannot build {name!r} here", " ".join(printed.getvalue().split())
+        ) from error
+    check_types(config, arguments, folder / "config.json")
+    return name
+
+
+def _unsupported(name: str) -> ModelError:
+    return ModelError(
+        f"mlx-lm does not know the architecture {name!r}",
+        "a newer mlx-lm may: pip install -U mlx-lm",
+    )
 
 
 def in_mlx_names(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,47 +169,52 @@ def _rope(parameters: object) -> dict[str, Any]:
     return settings
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror}", _AGAIN) from error
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path} is not valid JSON", _AGAIN) from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{path} does not hold an object", _AGAIN)
-    return content
-
-
-def _indexed(folder: Path) -> set[str]:
-    index = folder / "model.safetensors.index.json"
-    if not index.is_file():
-        return set()
-    weight_map = _read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict):
-        raise ModelError(f"{index} has no weight_map", _AGAIN)
-    return {str(shard) for shard in weight_map.values()}
-
-
-def _check_safetensors(path: Path) -> None:
-    """Header length, header, and the length of the data that it promises."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-        if not 2 <= length <= min(_HEADER_LIMIT, size - 8):
-            raise ModelError(f"{path} is damaged or truncated: its header does not fit", _AGAIN)
-        raw = file.read(length)
-    try:
-        header = json.loads(raw)
-        ends = [
-            tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"
-        ]
-        promised = 8 + length + max(ends, default=0)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-        raise ModelError(f"{path} is damaged: its header cannot be read", _AGAIN) from error
-    if promised != size:
+def _read_headers(folder: Path) -> dict[str, Tensor]:
+    """All tensors of all weight files; each in one file only, and all that an index promises."""
+    paths = sorted(folder.glob("model*.safetensors"))
+    if not paths:
+        raise _no_weights(folder)
+    promised = dict(_indexed(folder))
+    for shard in sorted(set(promised.values())):
+        if not (folder / shard).is_file():
+            raise ModelError(f"{folder} lacks {shard}, which its index names", AGAIN)
+    tensors: dict[str, Tensor] = {}
+    found_in: dict[str, Path] = {}
+    for path in paths:
+        for name, tensor in read_header(path).items():
+            if name in tensors:
+                raise ModelError(
+                    f"{found_in[name].name} and {path.name} in {folder} both hold {shown(name)}",
+                    "keep the files of one version of the model only",
+                )
+            tensors[name], found_in[name] = tensor, path
+    if missing := promised.keys() - tensors.keys():
         raise ModelError(
-            f"{path} is damaged or truncated: {size:,} bytes where its header says {promised:,}",
-            _AGAIN,
+            f"{folder} lacks {shown(min(missing))}, which its index names ({len(missing)} missing)",
+            AGAIN,
         )
+    return tensors
+
+
+def _indexed(folder: Path) -> Iterator[tuple[str, str]]:
+    """Every tensor that the index names, and the name of its file."""
+    index = folder / _INDEX
+    if not index.exists():
+        return
+    weight_map = read_object(index).get("weight_map")
+    if not isinstance(weight_map, dict):
+        raise ModelError(f"{index} has no weight_map", AGAIN)
+    for name, shard in weight_map.items():
+        if not isinstance(shard, str) or not re.fullmatch(r"model[\w.-]*\.safetensors", shard):
+            raise ModelError(
+                f"{index} names {shown(shard)}, which is no model*.safetensors file", AGAIN
+            )
+        yield name, shard
+
+
+def _no_weights(folder: Path) -> ModelError:
+    message = f"{folder} holds no model*.safetensors file"
+    for pattern, hint in _OTHER_WEIGHTS.items():
+        if found := sorted(folder.glob(pattern)):
+            return ModelError(f"{message}, only {shown(found[0].name)[1:-1]}", hint)
+    return ModelError(message, AGAIN)

@@ -111,11 +111,12 @@ class EngineThread:
         self._note(f"loading {name}")
         self._publish(phase=Phase.LOADING, detail=name, failure=None)
         if self._model is not None:
-            # A typing error must not cost the model that works.
+            # A bad name or checkpoint must not cost the model that works.
             from moetui.model.checkpoint import check
+            from moetui.model.load import require_memory
             from moetui.model.locate import locate
 
-            check(locate(name))
+            require_memory(check(locate(name)), name, freed=self._model.info.weight_bytes)
             self._forget_model()
         try:
             self._model = load(name, progress=lambda step: self._step(step, stop))
@@ -136,7 +137,7 @@ class EngineThread:
         """Free the model before the next one is loaded, so that both need not fit."""
         if self._model is None:
             return
-        from moetui.model.memory import free_unused
+        from moetui.model.release import free_unused
 
         self._model = None
         self._publish(model=None, recording=None, rows=0, tokens_per_second=None)

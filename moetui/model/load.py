@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moetui.errors import ModelError
 from moetui.model.blas import load_fast_blas
+from moetui.model.checkpoint import Checkpoint, check
+from moetui.model.files import first_line
 from moetui.model.locate import locate
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ def load(
 
     Only with `download` is the network used. On a CPU backend the weights become float32: the
     expert matmuls of mlx know no other type there, and half precision is slower. Nothing of a
-    checkpoint is executed. Raises ModelError (message, hint) for anything that cannot be loaded.
+    checkpoint is executed. Raises ModelError (message, hint) for anything that cannot be loaded,
+    before any weight is read wherever it can be told by then.
     """
     name = os.fspath(model)
     folder = locate(model, download=download)
@@ -38,74 +40,64 @@ def load(
     # transformers would otherwise advise on standard error to install torch.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    from moetui.model.checkpoint import check, in_mlx_names
-    from moetui.model.model import Model
+    checkpoint = check(folder)
+    require_memory(checkpoint, name)
+    from moetui.model.architecture import embedding_rows
+    from moetui.model.tokenizer import check_vocabulary, read_tokenizer
+    from moetui.model.weights import build, read_weights
 
-    renamed = in_mlx_names(check(folder))
     with warnings.catch_warnings():
         # What transformers would change in a checkpoint's configuration is no news to its user,
         # and standard error is where the explorer draws.
         warnings.simplefilter("ignore")
-        progress("reading weights")
-        network, config, stored = _read_weights(folder, renamed, progress)
+        progress("building the network")
+        network, config, stored = build(checkpoint, float32=_on_cpu())
         progress("reading the tokenizer")
-        tokenizer = _read_tokenizer(folder)
+        tokenizer = read_tokenizer(folder)
+    check_vocabulary(tokenizer, embedding_rows(network), folder)
+    read_weights(network, folder, progress)
     progress("testing what can be read")
-    return Model(name, folder, network, tokenizer, config, stored)
+    return _tested(name, checkpoint, network, tokenizer, config, stored)
 
 
-def _read_weights(
-    folder: Path, renamed: dict[str, Any], progress: Progress
-) -> tuple[Any, dict[str, Any], str]:
-    """The network, evaluated, its configuration as mlx-lm understood it, and the type in which
-    the checkpoint stores its routers (a dense one: its first matrix)."""
+def require_memory(checkpoint: Checkpoint, name: str, *, freed: int = 0) -> None:
+    """ModelError when `checkpoint`, called `name`, does not fit into the memory that is free.
+
+    freed: bytes that will be given back before it is loaded.
+    """
     import mlx.core as mx
-    from mlx.utils import tree_flatten
-    from mlx_lm.utils import load_model, maybe_set_recommended_wired_limit
 
-    from moetui.model.architecture import examine
+    from moetui.model.budget import available_memory, need, on_device, require
 
-    maybe_set_recommended_wired_limit()  # keeps large models in memory on Apple silicon
-    try:
-        network, config = load_model(folder, lazy=True, model_config=renamed)
-        routers = [site.router["weight"] for site in examine(network).sites.values()]
-        stored = [*routers, *(array for _, array in tree_flatten(network.parameters()))][0].dtype
-        if mx.default_device() == mx.Device(mx.cpu):
-            network.set_dtype(mx.float32)
-        for number, layer in enumerate(network.layers, 1):  # in steps that a user can stop
-            progress(f"reading weights, layer {number} of {len(network.layers)}")
-            if layer is not None:
-                mx.eval(layer.parameters())
-        mx.eval(network.parameters())
-    except (
-        ValueError,
-        TypeError,
-        KeyError,
-        AttributeError,
-        RuntimeError,
-        ArithmeticError,
-    ) as error:
-        # mlx-lm reports what does not fit in many ways; all of them mean this checkpoint.
-        raise ModelError(
-            f"{folder} cannot be loaded: {_sentence(error)}",
-            "its weights do not fit its config.json; copy or download the checkpoint again",
-        ) from error
-    return network, config, str(stored).rpartition(".")[2]
+    available = on_device(mx.device_info(), available_memory(), mx.get_active_memory())
+    required = need(checkpoint.config, checkpoint.tensors, cpu=_on_cpu())
+    left = None if available is None else available + freed
+    require(required, left, name, packed=checkpoint.packed)
 
 
-def _read_tokenizer(folder: Path) -> Any:
-    from mlx_lm.utils import load_tokenizer
+def _tested(
+    name: str,
+    checkpoint: Checkpoint,
+    network: Any,
+    tokenizer: Any,
+    config: dict[str, Any],
+    stored: str,
+) -> Model:
+    """The model, after its first forward pass has shown that it runs."""
+    from moetui.model.model import Model
 
     try:
-        return load_tokenizer(folder)
-    except Exception as error:  # the tokenizer's parser raises plain Exception
+        return Model(name, checkpoint.folder, network, tokenizer, config, stored)
+    except ModelError:
+        raise
+    except Exception as error:  # an architecture's code, given what does not fit, raises anything
         raise ModelError(
-            f"the tokenizer of {folder} cannot be read: {_sentence(error)}",
-            "copy or download the checkpoint again",
+            f"{name} is loaded but does not run: {first_line(error)}",
+            "config.json may be of another model; copy or download the checkpoint again",
         ) from error
 
 
-def _sentence(error: BaseException) -> str:
-    """The first line of an error, not endless."""
-    line = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {line[:200]}" if line else type(error).__name__
+def _on_cpu() -> bool:
+    import mlx.core as mx
+
+    return bool(mx.default_device() == mx.Device(mx.cpu))

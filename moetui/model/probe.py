@@ -13,10 +13,11 @@ import numpy as np
 from mlx_lm.models.cache import make_prompt_cache
 
 from moetui.errors import ModelError
-from moetui.model.architecture import Architecture
+from moetui.model.architecture import Architecture, embedding_rows
 from moetui.model.capture import Capture
 from moetui.model.decompose import Decomposition
 from moetui.model.edits import NONE, Edits
+from moetui.model.files import first_line
 from moetui.model.lens import Lens
 from moetui.model.readings import effective_weights, read
 from moetui.model.records import LayerRecord, PassRecord, Want
@@ -27,6 +28,7 @@ _TOKENS = 8
 # Ten times what these readings reach in each precision: beyond that they do not hold.
 _TOLERANCE = {mx.float32: 1e-4}
 _HALF_TOLERANCE = 1e-2
+_OTHER = "config.json may be of another model; copy or download the checkpoint again"
 
 
 class _Shifted(Edits):
@@ -77,7 +79,7 @@ class Probe:
 
     def _pass(self, edits: Edits = NONE) -> PassRecord:
         records: list[PassRecord] = []
-        ids = mx.arange(_TOKENS)[None]
+        ids = (mx.arange(_TOKENS) % embedding_rows(self._network))[None]
         with self._capture.on(Want(attention=True), records.append, edits):
             self._network(ids, cache=make_prompt_cache(self._network))
         return records[0]
@@ -86,12 +88,18 @@ class Probe:
         try:
             record = self._pass()
             mx.eval(record.logits)
-        except (RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
-            cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        except (
+            Exception
+        ) as error:  # an architecture's code, given what does not fit, raises anything
             raise ModelError(
-                f"the model does not run on this machine: {cause}",
-                "`moetui -m demo` shows whether moetui itself works here",
+                f"the model does not run here: {first_line(error)}",
+                "`moetui trace -m demo -p hi` shows whether moetui itself works on this machine",
             ) from error
+        if record.logits is None or not record.layers:
+            raise ModelError("the model has no layers", _OTHER)
+        best = record.logits.astype(mx.float32).max(axis=-1)
+        if not mx.isfinite(best).all() or mx.isnan(record.logits).any():
+            raise ModelError("the model computes NaN or infinite logits", _OTHER)
         return record
 
     def _find_ranking(self, routed: list[LayerRecord]) -> list[int] | None:
@@ -115,7 +123,8 @@ class Probe:
         try:
             own = record.logits[0].astype(mx.float32)
             lens = self.lens.logits(stream[0])
-            error = float(mx.abs(lens - own).max()) / float(mx.abs(own).max())
+            scale = float(mx.abs(own).max())
+            error = float(mx.abs(lens - own).max()) / (scale or 1.0)
         except (RuntimeError, ValueError, TypeError, AttributeError, IndexError) as problem:
             return f"the logit lens cannot be read on this architecture ({problem})"
         if not error <= self._tolerance:

@@ -9,11 +9,14 @@ from moetui.stats.bootstrap import (
 )
 from moetui.stats.load import LoadIndices, load_indices
 from moetui.stats.overlap import (
+    central_band,
     expected_jaccard,
     expected_overlap,
     jaccard,
+    mean_jaccard,
     overlap_chance,
     set_overlap,
+    variation_chance,
 )
 from moetui.stats.permutation import permutation_p
 from moetui.stats.rate import binary_design_effect, design_effect, rate, wilson
@@ -24,6 +27,7 @@ from moetui.stats.statistic import (
     finite,
     joined,
 )
+from moetui.stats.subsets import Subsets, fit_subsets
 
 __all__ = [
     "APPROXIMATE",
@@ -32,20 +36,25 @@ __all__ = [
     "Intervals",
     "LoadIndices",
     "Statistic",
+    "Subsets",
     "binary_design_effect",
+    "central_band",
     "design_effect",
     "document_intervals",
     "document_statistic",
     "expected_jaccard",
     "expected_overlap",
     "finite",
+    "fit_subsets",
     "jaccard",
     "joined",
     "load_indices",
+    "mean_jaccard",
     "overlap_chance",
     "permutation_p",
     "rate",
     "ratio_of_sums",
     "set_overlap",
+    "variation_chance",
     "wilson",
 ]

@@ -6,23 +6,37 @@ nothing: 8 of 64 experts give one shared expert for free.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import gammaln
 
 from moetui.stats.permutation import permutation_p
 from moetui.stats.statistic import MIN_DOCUMENTS, Statistic
 
 PERMUTATIONS = 999
+# Sums of probabilities that should be equal differ by less.
+_ROUNDING = 1e-9
 
 
 def overlap_chance(n_experts: int, size_a: int, size_b: int) -> NDArray[np.float64]:
     """P(|A ∩ B| = i) for i = 0 … min(a, b): random subsets of `n_experts` (hypergeometric)."""
     shared = np.arange(min(size_a, size_b) + 1)
-    # Imported here: scipy.stats takes most of a second, and the explorer's first frame none of it.
-    from scipy import stats
-
-    chance: NDArray[np.float64] = stats.hypergeom.pmf(shared, n_experts, size_a, size_b)
+    # As scipy.stats.hypergeom.pmf, whose import takes most of a second that the explorer has not.
+    ways = _log_choose(size_a, shared) + _log_choose(n_experts - size_a, size_b - shared)
+    chance: NDArray[np.float64] = np.exp(ways - _log_choose(n_experts, np.array(size_b)))
     return chance
+
+
+def central_band(chance: ArrayLike) -> tuple[int, int]:
+    """The numbers of shared experts between which chance lies in 95 % of cases or more.
+
+    chance: P(|A ∩ B| = i), i = 0 …; at most 2.5 % lie below the first and above the second.
+    """
+    below = np.cumsum(np.asarray(chance, float))
+    low, high = (int(np.searchsorted(below, q - _ROUNDING)) for q in (0.025, 0.975))
+    return low, min(high, len(below) - 1)
 
 
 def expected_overlap(n_experts: int, size_a: int, size_b: int) -> float:
@@ -32,8 +46,13 @@ def expected_overlap(n_experts: int, size_a: int, size_b: int) -> float:
 
 def expected_jaccard(n_experts: int, size_a: int, size_b: int) -> float:
     """E[|A ∩ B| / |A ∪ B|] of two random subsets, summed over the exact overlap distribution."""
-    chance = overlap_chance(n_experts, size_a, size_b)
-    return float(chance @ _jaccard(np.arange(len(chance)), size_a, size_b))
+    return mean_jaccard(overlap_chance(n_experts, size_a, size_b), size_a, size_b)
+
+
+def mean_jaccard(chance: ArrayLike, size_a: int, size_b: int) -> float:
+    """The same of sets that share i experts with probability `chance[i]`, whatever their law."""
+    p = np.asarray(chance, float)
+    return float(p @ _jaccard(np.arange(len(p)), size_a, size_b))
 
 
 def jaccard(a: ArrayLike, b: ArrayLike) -> float:
@@ -43,6 +62,27 @@ def jaccard(a: ArrayLike, b: ArrayLike) -> float:
     if not union:
         raise ValueError("two empty sets have no overlap")
     return len(first & second) / len(union)
+
+
+def variation_chance(
+    a: ArrayLike, b: ArrayLike, chance: ArrayLike, *, seed: int, draws: int = PERMUTATIONS
+) -> tuple[float, float, float]:
+    """Mean and central 95 % of the total variation ½ Σ_e |a_e − b_e| = 1 − Σ_e min(a_e, b_e).
+
+    a, b: mixing weights of two sets of experts, each summing to 1; chance: P(i shared experts).
+    Which of the weights meet at a shared expert is random too. The mean is exact, as every pair
+    of weights meets equally often; the limits come from `draws` pairings. Symmetric in a and b.
+    """
+    first, second = sorted(tuple(np.asarray(w, float).tolist()) for w in (a, b))
+    p = np.asarray(chance, float)
+    one, two = np.array(first), np.array(second)
+    mean = 1 - float(p @ np.arange(len(p))) * float(np.minimum(one[:, None], two).mean())
+    orders, uniform = _pairings(len(one), len(two), seed, draws)
+    met = np.minimum(one[orders[0]], two[orders[1]])
+    sums = np.concatenate([np.zeros((draws, 1)), met.cumsum(axis=-1)], axis=-1)
+    shared = np.minimum(np.searchsorted(np.cumsum(p), uniform), len(p) - 1)
+    low, high = np.quantile(1 - sums[np.arange(draws), shared], [0.025, 0.975])
+    return mean, float(low), float(high)
 
 
 def set_overlap(
@@ -73,6 +113,25 @@ def set_overlap(
         seed=seed,
         caveat="too few pairs for an interval" if len(sizes) < MIN_DOCUMENTS else "no interval",
     )
+
+
+@lru_cache(maxsize=16)
+def _pairings(
+    size_a: int, size_b: int, seed: int, draws: int
+) -> tuple[tuple[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64]]:
+    """Random orders [draws, min(a, b)] of two lists of weights, and a uniform number [draws]."""
+    rng = np.random.default_rng(seed)
+    both = tuple(
+        rng.permuted(np.broadcast_to(np.arange(n), (draws, n)), axis=-1) for n in (size_a, size_b)
+    )
+    kept = min(size_a, size_b)
+    return (both[0][:, :kept], both[1][:, :kept]), rng.random(draws)
+
+
+def _log_choose(n: int, k: NDArray[np.int64]) -> NDArray[np.float64]:
+    """ln C(n, k), −∞ outside 0 … n."""
+    ways: NDArray[np.float64] = gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
+    return ways
 
 
 def _random_jaccard(

@@ -106,7 +106,14 @@ GROUPS: tuple[Group, ...] = (
             Key("next_pane", "tab", "next_pane(1)", "next pane", in_palette=False),
             Key("previous_pane", "shift+tab", "next_pane(-1)", "pane before", in_palette=False),
             Key("maximise", "z", "maximise_pane", "maximise the pane, and back", "Zoom"),
-            Key("mode", "m", "mode", "one token, or Σ: all runs of the session", "Token/Σ"),
+            Key("mode", "m", "mode", "one token, Σ: all runs, Δ: difference to A", "Token/Σ/Δ"),
+        ),
+    ),
+    Group(
+        "Compare",
+        (
+            Key("compare", "c", "compare", "keep the token as A; then compare it with the cursor"),
+            Key("keep", "C", "keep", "keep the token at the cursor as A anew"),
         ),
     ),
     Group(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 # The numbers on the screen: the three linked panes (row = layer) first, from left to right.
-ORDER = ("map", "why", "lens", "detail", "cold", "tokens")
+ORDER = ("map", "why", "lens", "detail", "cold", "tokens", "compare")
 TOKENS = "tokens"
 # The pane with something to say of a model without routers.
 DENSE = "lens"
@@ -25,16 +25,16 @@ _LINKED_EXTRA = 5
 _MIN_LINKED, _MIN_BELOW = 9, 10
 
 Slots = tuple[tuple[str, ...], ...]
-_MAP, _WHY, _LENS, _DETAIL, _COLD = ((name,) for name in ORDER if name != TOKENS)
+_MAP, _WHY, _LENS, _DETAIL, _COLD, _COMPARE = ((name,) for name in ORDER if name != TOKENS)
 # columns, rows → candidates of every slot and the columns (of 12) it spans.
 _SLOTS: dict[tuple[int, int], tuple[Slots, tuple[int, ...]]] = {
-    (1, 1): ((_MAP + _WHY + _LENS + _DETAIL + _COLD,), (12,)),
-    (1, 2): ((_MAP, _WHY + _LENS + _DETAIL + _COLD), (12, 12)),
-    (2, 1): ((_MAP, _WHY + _LENS + _DETAIL + _COLD), (6, 6)),
-    (2, 2): ((_MAP, _WHY, _LENS, _DETAIL + _COLD), (6, 6, 6, 6)),
-    (3, 1): ((_MAP, _WHY, _LENS + _DETAIL + _COLD), (5, 4, 3)),
+    (1, 1): ((_MAP + _WHY + _LENS + _DETAIL + _COLD + _COMPARE,), (12,)),
+    (1, 2): ((_MAP, _WHY + _LENS + _DETAIL + _COLD + _COMPARE), (12, 12)),
+    (2, 1): ((_MAP, _WHY + _LENS + _DETAIL + _COLD + _COMPARE), (6, 6)),
+    (2, 2): ((_MAP, _WHY, _LENS, _DETAIL + _COLD + _COMPARE), (6, 6, 6, 6)),
+    (3, 1): ((_MAP, _WHY + _COMPARE, _LENS + _DETAIL + _COLD), (5, 4, 3)),
     # 5 of 12 columns of a 200-column terminal show 64 experts one by one.
-    (3, 2): ((_MAP, _WHY, _LENS, _DETAIL, _COLD), (5, 4, 3, 6, 6)),
+    (3, 2): ((_MAP, _WHY, _LENS, _DETAIL, _COLD + _COMPARE), (5, 4, 3, 6, 6)),
 }
 
 
@@ -87,7 +87,7 @@ def plan(
     if maximised == TOKENS:
         return Plan((), (), (), roomy, roomy, None)
     if maximised is None and dense:
-        maximised = _chosen(_LENS + _MAP + _WHY + _DETAIL + _COLD, recent)
+        maximised = _chosen(_LENS + _MAP + _WHY + _DETAIL + _COLD + _COMPARE, recent)
     if maximised is not None:
         return Plan((maximised,), (COLUMNS,), (None,), roomy, roomy, tokens_height)
     columns = 1 if width < _TWO_COLUMNS else 2 if width < _THREE_COLUMNS else 3

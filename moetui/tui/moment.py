@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from moetui.analyses.alignment import Context
 from moetui.analyses.expert_load import RunLoad
 from moetui.trace import Snapshot, Trace
 
@@ -27,16 +28,19 @@ class Mode(StrEnum):
 
     TOKEN = "token"
     SESSION = "session"  # Σ: cumulative over the session's runs
+    DIFFERENCE = "difference"  # Δ: B, the token at the cursor, less A, the one that was kept
 
 
 @dataclass(frozen=True)
 class Moment:
-    """Everything a pane may look at. `runs` holds the expert counts of each run so far."""
+    """Everything a pane may look at. `runs` holds the expert counts of each run so far, the newest
+    last; `kept` is A, the token that others are compared with, None before one was kept."""
 
     snapshot: Snapshot = field(default_factory=Snapshot)
     cursor: Cursor = field(default_factory=Cursor)
     mode: Mode = Mode.TOKEN
     runs: tuple[RunLoad, ...] = ()
+    kept: Context | None = None
 
     @property
     def located(self) -> tuple[Trace, int] | None:
@@ -45,3 +49,11 @@ class Moment:
         if recording is None or not 0 <= self.cursor.token < rows:
             return None
         return recording.locate(self.cursor.token)
+
+    @property
+    def pair(self) -> tuple[Context, Context] | None:
+        """A, the token that was kept, and B, the one at the cursor; None without both."""
+        recording = self.snapshot.recording
+        if self.kept is None or recording is None or self.located is None:
+            return None
+        return self.kept, Context(recording, self.snapshot.rows, self.cursor.token)

@@ -6,7 +6,7 @@ Everything else on the screen takes its colour from the theme.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import lru_cache
 from typing import Any
@@ -32,6 +32,8 @@ FILLING = 0.45
 
 # The eight levels as shapes: the higher the value, the higher the bar.
 BARS = "·▁▂▃▄▅▆█"
+# Below zero, dots that hang from above: the sign is seen in the shape, with and without colours.
+HANGING = "⠁⠉⠋⠛⠟⠿⣿"
 
 
 class Depth(Enum):
@@ -54,7 +56,8 @@ def depth_of(app: App[Any]) -> Depth:
 class Ramp:
     """Styles of the map's levels, built once for a theme and a colour depth.
 
-    cells: [8], a bar of that level on the ground; marked: [8], the same under the cursor.
+    cells: [8], a bar of that level on the ground; marked: [8], the same under the cursor; glyphs:
+        [8], the bars. A signed ramp has 15: levels 8 … 14 are 1 … 7 below zero.
     halves: [8][8], upper and lower layer of a half-block; dots: [8], braille by highest level.
     strong: for gauges. coloured: whether the level can be read from the colour.
     """
@@ -65,6 +68,7 @@ class Ramp:
     dots: tuple[Style, ...]
     strong: Style
     coloured: bool
+    glyphs: str = BARS
 
 
 @lru_cache(maxsize=16)
@@ -88,6 +92,36 @@ def ramp(depth: Depth, dark: bool, text: Style, faint: Style) -> Ramp:
     )
     dots = tuple(Style(color=quiet if c == ground else c, bgcolor=ground) for c in colours)
     return Ramp(cells, marked, halves, dots, Style(color=colours[5]), coloured=True)
+
+
+# What B has more than A, and what it has less: orange and blue stay apart for colour-blind eyes.
+_MORE = {True: ("#4a2a12", "#ffb066"), False: ("#fbd9b5", "#9a4a00")}
+_LESS = {True: ("#14304a", "#7cc7ff"), False: ("#cfe4f5", "#004f8c")}
+
+
+@lru_cache(maxsize=16)
+def signed_ramp(plain: Ramp, dark: bool) -> Ramp:
+    """The ramp of differences: `plain` with a second arm, and both arms in other colours."""
+    glyphs = BARS + HANGING
+    if not plain.coloured:
+        cells = (*plain.cells, *plain.cells[1:])
+        marked = (*plain.marked, *plain.marked[1:])
+        return replace(plain, cells=cells, marked=marked, glyphs=glyphs)
+    arms = [_arm(*ends[dark], plain.cells[0]) for ends in (_MORE, _LESS)]
+    return replace(
+        plain,
+        cells=(plain.cells[0], *arms[0], *arms[1]),
+        marked=(*plain.marked, *plain.marked[1:]),
+        glyphs=glyphs,
+    )
+
+
+def _arm(faint: str, strong: str, ground: Style) -> list[Style]:
+    """Seven levels from `faint` to `strong`, on a ground that takes after them."""
+    steps = [n / (LEVELS - 2) for n in range(LEVELS - 1)]
+    colours = [Color.parse(faint).blend(Color.parse(strong), step) for step in steps]
+    base = Color.from_rich_color(ground.bgcolor)
+    return [Style(color=c.hex, bgcolor=base.blend(c, FILLING).hex) for c in colours]
 
 
 # Sources of a router's decision: one letter and one colour each. Okabe and Ito's colours, which

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from moetui.analyses.alignment import Context
 from moetui.analyses.expert_load import RunLoad, expert_counts, run_load
 from moetui.trace import NO_EXPERT, Phase, Recording, Snapshot
 from moetui.tui.moment import Cursor, Mode, Moment
@@ -30,8 +31,8 @@ class Session:
     """The state between the engine's snapshots and the panes.
 
     `latest` is the newest snapshot, `shown` the one on the screen: they differ while the view is
-    paused. `runs` is the load of every prompt that was run, the newest last. While `following`,
-    the cursor stays on the newest token.
+    paused. `runs` is the load of every prompt that was run, the newest last. `kept` is A, which the
+    cursor's token is compared with. While `following`, the cursor stays on the newest token.
     """
 
     def __init__(self) -> None:
@@ -42,6 +43,7 @@ class Session:
         self.paused = False
         self.following = True
         self.runs: tuple[RunLoad, ...] = ()
+        self.kept: Context | None = None
         # By prompt: the same prompt again is the same document again, not one more.
         self._finished: dict[bytes, RunLoad] = {}
         self._current: _Counted | None = None
@@ -49,7 +51,7 @@ class Session:
     @property
     def moment(self) -> Moment:
         """What the panes draw now."""
-        return Moment(self.shown, self.cursor, self.mode, self.runs)
+        return Moment(self.shown, self.cursor, self.mode, self.runs, self.kept)
 
     @property
     def busy(self) -> bool:
@@ -103,6 +105,19 @@ class Session:
         self.following = True
         self.cursor = replace(self.cursor, token=max(0, self.shown.rows - 1))
 
+    def keep(self) -> bool:
+        """Keep the cursor's token as A; says whether there was one."""
+        recording = self.shown.recording
+        if recording is None or self.moment.located is None:
+            return False
+        self.kept = Context(recording, self.shown.rows, self.cursor.token)
+        return True
+
+    def next_mode(self) -> None:
+        """One token, then all runs, then B − A where there is an A."""
+        modes = [Mode.TOKEN, Mode.SESSION, *([Mode.DIFFERENCE] if self.kept else [])]
+        self.mode = modes[(modes.index(self.mode) + 1) % len(modes)]
+
     def move_chosen(self, by: int) -> None:
         """Move to the next expert by number among those chosen at the cursor, round and round."""
         chosen = sorted(self._chosen(self.cursor.token))
@@ -121,11 +136,26 @@ class Session:
             self.following = True
         if _digest(now) != _digest(before):
             self.cursor = Cursor()
+            self._forget()
+        self._update_kept()
         if self.following:
             self.cursor = replace(self.cursor, token=max(0, now.rows - 1))
         self.cursor = self._within(self.cursor)
         if not before.rows and now.rows:
             self._go_to_strongest()
+
+    def _forget(self) -> None:
+        """Let go of A: experts of another model are other experts."""
+        self.kept = None
+        if self.mode is Mode.DIFFERENCE:
+            self.mode = Mode.TOKEN
+
+    def _update_kept(self) -> None:
+        """A's run may have gone on since; one that is no longer shown has come to its end."""
+        if self.kept is not None:
+            recording, shown = self.kept.recording, self.shown
+            rows = shown.rows if recording is shown.recording else recording.rows
+            self.kept = replace(self.kept, rows=rows)
 
     def _go_to_strongest(self) -> None:
         """Start on the best expert of the prompt's last token: an arbitrary one says nothing."""

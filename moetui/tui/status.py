@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from textual.content import Content
 from textual.widget import Widget
 
+from moetui.sizes import size_text
 from moetui.trace import Ending, Phase, Snapshot
 from moetui.trace.types import ModelInfo
 from moetui.tui.text import plain
@@ -84,13 +85,6 @@ def engine_part(snapshot: Snapshot, paused: bool) -> Content:
     if snapshot.memory_bytes is not None:
         parts.append(Content(size_text(snapshot.memory_bytes)))
     return _joined(parts)
-
-
-def size_text(size: int) -> str:
-    """Bytes as people say them: `84 MB`, `1.3 GB`."""
-    if size >= 10**9:
-        return f"{size / 10**9:.1f} GB"
-    return f"{size / 10**6:.0f} MB"
 
 
 def _facts(model: ModelInfo) -> list[str]:

@@ -82,9 +82,9 @@ def _width(tabs: Sequence[tuple[int, Content]]) -> int:
 
 
 def where(moment: Moment) -> list[str]:
-    """The cursor in words: token and its text, layer, expert; Σ when runs are summed.
+    """The cursor in words: token and its text, layer, expert; Σ or Δ in these modes.
 
-    Several wordings, the longest first: Σ changes what the numbers mean and is said in each.
+    Several wordings, the longest first: the mode changes what the numbers mean and is said in each.
     """
     located = moment.located
     if located is None:
@@ -97,7 +97,7 @@ def where(moment: Moment) -> list[str]:
     if trace.model.is_moe:
         long.append(f"expert {cursor.expert}")
         short.append(f"E{cursor.expert}")
-    summed: list[str] = []
+    summed: list[str] = ["Δ B − A"] if moment.mode is Mode.DIFFERENCE else []
     if moment.mode is Mode.SESSION:
         summed = [f"Σ {len(moment.runs)} runs" if len(moment.runs) != 1 else "Σ 1 run"]
     return [" · ".join([*parts, *summed]) for parts in (long, short, short[1:], [])]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from moetui.analyses.expert_load import RunLoad
-from moetui.analyses.routing_map import routing_map, session_map
+from moetui.analyses.routing_map import difference_map, routing_map, session_map
 from tests.builders import make_runs, make_trace
 
 
@@ -42,6 +42,26 @@ def test_full_colour_is_a_round_number_that_nothing_exceeds():
 def test_dense_layers_are_left_out_but_counted():
     shown = routing_map(make_trace(N=4, moe_layers=(1, 3)), 0)
     assert (shown.num_layers, shown.layers, len(shown.values)) == (4, [1, 3], 2)
+
+
+def test_a_difference_is_b_less_a_at_every_expert():
+    a, b = (
+        make_trace(N=3, E=8, k=2, layer_experts={1: 3}),
+        make_trace(N=3, E=8, k=2, seed=1, layer_experts={1: 3}),
+    )
+    shown = difference_map(a, 2, b, 4)
+    first, second = np.array(routing_map(a, 2).values), np.array(routing_map(b, 4).values)
+    np.testing.assert_allclose(shown.values, second - first)
+    assert np.nanmax(abs(second - first)) <= shown.full
+    for row in range(3):
+        ran = {*a.expert_ids[2, row].tolist(), *b.expert_ids[4, row].tolist()}
+        assert set(shown.chosen[row]) == ran
+        sizes = [abs(w) for w in shown.weights[row]]
+        assert sizes == sorted(sizes, reverse=True)
+        assert shown.weights[row] == [shown.values[row][e] for e in shown.chosen[row]]
+    back = difference_map(b, 4, a, 2)
+    np.testing.assert_allclose(back.values, -np.array(shown.values))
+    assert np.nansum(np.abs(difference_map(a, 2, a, 2).values)) == 0
 
 
 def test_session_load_is_the_share_of_tokens_over_all_runs():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from moetui.cli import run
-from moetui.settings import load_settings
+from moetui.settings import Settings, load_settings
 from moetui.tui.keys import keys_table
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +27,7 @@ def test_the_keys_are_those_of_the_explorer() -> None:
 def test_every_command_that_is_shown_exists(capsys: pytest.CaptureFixture[str]) -> None:
     shown = set(re.findall(r"^moetui (trace|batch|[a-z]+)\b(?!/)", README, re.MULTILINE))
     shown -= {"mlx"}  # the owner of a model, not a command
-    assert {"trace", "batch"} <= shown
+    assert {"trace", "batch", "models", "doctor"} <= shown
     for command in shown:
         assert run([command, "--help"]) == 0
         options = set(re.findall(rf"^moetui {command} .*", README, re.MULTILINE))
@@ -51,6 +51,7 @@ def test_the_settings_that_are_shown_are_accepted(tmp_path: Path) -> None:
     path.write_text(block("toml"))
     settings = load_settings(path)
     assert settings.theme == "light" and settings.max_tokens == 64
+    assert settings.model_folders == Settings().model_folders
     assert dict(settings.keys) == {"quit": "ctrl+x"}
 
 

@@ -81,11 +81,21 @@ print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
     assert not HEAVY & set(imported)
 
 
-@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["trace", "--help"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--version"], ["--help"], ["trace", "--help"], ["models", "--help"], ["doctor", "--help"]],
+)
 def test_answering_about_itself_imports_nothing_heavy(arguments: list[str]) -> None:
     shown, imported = run(COMMAND, *arguments)
     assert "moetui" in shown
     assert not HEAVY & set(imported)
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_listing_models_imports_nothing_that_runs_them(form: str) -> None:
+    shown, imported = run(COMMAND, "models", "--format", form)
+    assert "demo-dense" in shown
+    assert not (HEAVY - {"numpy"}) & set(imported)
 
 
 def test_first_frame_is_drawn_before_mlx_or_transformers_is_imported() -> None:

@@ -39,7 +39,7 @@ async def test_a_key_moves_the_cursor_of_all_panes(keys: tuple[str, ...], moved:
         stage.session.put(layer=3, expert=8)
         await stage.press(*keys)
         assert stage.session.cursor == moved
-        for pane in stage.screen.workspace.panes:
+        for pane in stage.screen.workspace.shown():
             assert isinstance(pane.view, Seen)
             assert (pane.view.token, pane.view.layer, pane.view.expert) == (
                 moved.token, moved.layer, moved.expert,
@@ -119,14 +119,14 @@ async def test_curly_brackets_walk_the_chosen_experts() -> None:
 async def test_digits_tab_and_the_list_go_to_panes() -> None:
     async with staged((80, 24)) as stage:
         await stage.prompted()
-        for digit, name in zip("123456", ORDER, strict=True):
+        for digit, name in zip("123456789", ORDER, strict=False):
             await stage.press(digit)
             assert stage.pane(name).has_focus
             assert stage.pane(name).region.height > 0
         await stage.press("1", "tab")
         assert stage.pane("why").has_focus
         await stage.press("shift+tab", "shift+tab")
-        assert stage.pane("tokens").has_focus
+        assert stage.pane(ORDER[-1]).has_focus
         await stage.press("0")
         assert isinstance(stage.app.screen, PaneDialog)
         await stage.press("down", "down", "enter")

@@ -106,7 +106,7 @@ async def test_status_prompt_tokens_and_tabs_are_always_there(size: tuple[int, i
         assert "synthetic" in text and "RUNNING" in text
         assert "127 + 45 =" in text
         assert "1 Routing map" in text
-        assert all(f" {number}" in text for number in range(2, 7))
+        assert all(f" {number}" in text for number in range(2, 8))
 
 
 async def test_the_terminal_may_change_its_size_at_any_time() -> None:

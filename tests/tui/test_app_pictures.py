@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,9 +14,11 @@ from textual.widgets import Input
 
 from moetui.settings import Settings
 from moetui.tui.app import MoetuiApp
+from moetui.tui.screens.choose import ModelDialog
 from moetui.tui.screens.explorer import ExplorerScreen
 from tests.builders import make_trace
 from tests.tui.fake_engine import FakeEngine
+from tests.tui.found import MODELS
 
 SIZES = [(80, 24), (120, 40), (200, 60)]
 
@@ -59,14 +62,58 @@ def test_the_explorer(snap_compare: Any, size: tuple[int, int]) -> None:
     assert snap_compare(app, terminal_size=size, run_before=before)
 
 
+async def compared(pilot: Pilot[Any], engine: FakeEngine) -> None:
+    """A token kept, another run, and the cursor where both can be compared."""
+    await played(pilot, engine)
+    await pilot.press("c")
+    other = make_trace(T=24, N=12, E=32, k=4, prompt_tokens=9, seed=4)
+    # Some layers choose as before, so that there is something to tell from chance.
+    ids = other.expert_ids.copy()
+    ids[:, 4:7] = engine.whole.expert_ids[:, 4:7]
+    token_ids = other.token_ids.copy()
+    token_ids[:4] += 40
+    engine.prefill(replace(other, expert_ids=ids, token_ids=token_ids))
+    engine.finish()
+    await shown(pilot, engine)
+    await pilot.press("left", "left", "c")
+    pilot.app.clear_notifications()
+    await shown(pilot, engine)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+def test_a_comparison(snap_compare: Any, size: tuple[int, int]) -> None:
+    app, engine = explorer()
+
+    async def before(pilot: Pilot[Any]) -> None:
+        await compared(pilot, engine)
+
+    assert snap_compare(app, terminal_size=size, run_before=before)
+
+
+@pytest.mark.parametrize("theme", ["moetui-dark", "moetui-light"])
+def test_the_difference_map(snap_compare: Any, theme: str) -> None:
+    app, engine = explorer()
+    app.theme = theme
+
+    async def before(pilot: Pilot[Any]) -> None:
+        await compared(pilot, engine)
+        await pilot.press("m", "m", "1")
+        await shown(pilot, engine)
+
+    assert snap_compare(app, terminal_size=(120, 40), run_before=before)
+
+
 @pytest.mark.parametrize("key", ["question_mark", "0", "o"], ids=["help", "panes", "model"])
-def test_dialogs(snap_compare: Any, key: str) -> None:
+def test_dialogs(snap_compare: Any, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ExplorerScreen, "_find_models", lambda self: iter(MODELS))
     app, engine = explorer()
 
     async def before(pilot: Pilot[Any]) -> None:
         await played(pilot, engine)
         await pilot.press(key)
         await pilot.pause(0.3)
+        while isinstance(pilot.app.screen, ModelDialog) and pilot.app.screen.looking:
+            await pilot.pause(0.1)
         for field in pilot.app.screen.query(Input):
             field.cursor_blink = False
         await pilot.pause(0.1)

@@ -8,7 +8,7 @@ import numpy as np
 
 from moetui.analyses.expert_load import run_load
 from moetui.trace import Trace
-from moetui.tui.moment import Cursor
+from moetui.tui.moment import Cursor, Mode
 from moetui.tui.session import Session
 from tests.builders import make_trace
 from tests.tui.fake_engine import FakeEngine
@@ -162,6 +162,56 @@ def test_another_model_starts_a_new_session() -> None:
     session.take(engine.snapshot())
     assert session.runs == ()
     assert session.cursor == Cursor()
+
+
+def test_what_is_kept_is_the_token_at_the_cursor() -> None:
+    session, engine = started()
+    session.put(token=3)
+    assert session.keep()
+    kept, first = session.kept, engine.snapshot().recording
+    assert kept is not None
+    assert (kept.recording, kept.rows, kept.token) == (first, 6, 3)
+    assert session.moment.pair is not None
+    engine.step(4)
+    session.take(engine.snapshot())
+    assert session.kept is not None and session.kept.rows == 10  # its run has gone on
+    engine.step(2)  # the last rows come, and a new run starts, between two looks
+    engine.prefill(another_run())
+    session.take(engine.snapshot())
+    assert session.kept.recording is first
+    assert (session.kept.rows, session.kept.token) == (12, 3)
+    a, b = session.moment.pair
+    assert (a.recording, b.recording, b.token) == (first, engine.snapshot().recording, 5)
+
+
+def test_before_a_run_there_is_nothing_to_keep() -> None:
+    session = Session()
+    assert not session.keep()
+    assert session.kept is None and session.moment.pair is None
+
+
+def test_the_difference_is_a_mode_once_a_token_is_kept() -> None:
+    session, _ = started()
+    seen = []
+    for kept in (False, True):
+        if kept:
+            session.keep()
+        for _ in range(3):
+            seen.append(session.mode)
+            session.next_mode()
+    one, all_, difference = Mode.TOKEN, Mode.SESSION, Mode.DIFFERENCE
+    assert seen == [one, all_, one, all_, difference, one]
+    assert session.mode is all_
+
+
+def test_another_model_lets_go_of_what_was_kept() -> None:
+    session, engine = started()
+    session.keep()
+    session.mode = Mode.DIFFERENCE
+    engine.load("other")
+    session.take(engine.snapshot())
+    assert session.kept is None
+    assert session.mode is Mode.TOKEN
 
 
 def test_a_dense_model_has_layers_and_tokens_but_no_experts() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from textual.geometry import Region
 
+from moetui.analyses.alignment import Context
 from moetui.trace import Snapshot
 from moetui.tui.moment import Cursor, Mode, Moment
 from moetui.tui.palette import Depth
@@ -31,6 +32,13 @@ def moment(cursor=(2, 1, 0), mode=Mode.TOKEN, runs=2, **trace):
     return Moment(make_snapshot(recording), Cursor(*cursor), mode, make_runs(runs, **trace))
 
 
+def against(row=3, **options):
+    """The same in Δ mode, with row `row` of another run kept as A."""
+    shape = {k: v for k, v in options.items() if k not in ("cursor", "runs")}
+    kept = Context(make_recording(seed=9, **shape), 10, row)
+    return replace(moment(mode=Mode.DIFFERENCE, **options), kept=kept)
+
+
 def assert_fits(pane):
     """Every row is exactly the pane's width and holds nothing that could move the cursor."""
     for y in range(pane.size.height):
@@ -46,6 +54,11 @@ MOMENTS = {
     "deep and wide": moment(cursor=(1, 60, 511), N=61, E=512, k=8, runs=1),
     "padded": moment(N=4, E=16, k=4, moe_layers=(1, 2, 3), layer_experts={2: 3}),
     "dense": moment(moe_layers=()),
+    "against A": against(),
+    "against A, deep and wide": against(cursor=(1, 60, 511), N=61, E=512, k=8, runs=1),
+    "against A, padded": against(N=4, E=16, k=4, moe_layers=(1, 2, 3), layer_experts={2: 3}),
+    "against A, dense": against(moe_layers=()),
+    "against A, without parts or lens": against(with_parts=False, with_lens=False),
     "without parts or lens": moment(with_parts=False, with_lens=False),
     "one expert": moment(E=1, k=1),
     "nothing": Moment(),
@@ -71,7 +84,7 @@ async def test_few_colours_are_enough(pane_type, depth, monkeypatch):
         monkeypatch.setenv("NO_COLOR", "1")
     else:
         monkeypatch.setattr(pane_module, "depth_of", lambda app: depth)
-    for name in ("moe", "session", "deep and wide"):
+    for name in ("moe", "session", "deep and wide", "against A"):
         pane = pane_type()
         async with staged(pane, moment=MOMENTS[name]) as (app, _):
             assert pane.paint.depth is depth
@@ -100,7 +113,9 @@ def test_hostile_tokens_neither_style_nor_move_nor_crash(pane_type, tokens, curs
             lens.text[token_id] = tokens[number % len(tokens)]
         hostile = make_snapshot(recording, model=recording.prompt.model)
         pane = pane_type()
-        async with staged(pane, moment=Moment(hostile, Cursor(cursor, 1, 0)), size=(72, 18)):
+        kept = Context(recording, 6, 5 - cursor)
+        shown = Moment(hostile, Cursor(cursor, 1, 0), kept=kept)
+        async with staged(pane, moment=shown, size=(72, 18)):
             assert_fits(pane)
 
     asyncio.run(look())
@@ -156,7 +171,7 @@ async def test_another_theme_is_taken_up(pane_type):
 @pytest.mark.parametrize("pane_type", PANES)
 async def test_what_is_exported_is_json(pane_type):
     pane = pane_type()
-    async with staged(pane, moment=MOMENTS["padded"]):
+    async with staged(pane, moment=MOMENTS["against A, padded"]):
         document = msgspec.json.decode(msgspec.json.encode(pane.view))
         assert set(document) == set(pane.view.__struct_fields__)
 

@@ -1,11 +1,13 @@
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from textual.geometry import Offset
 
+from moetui.analyses.alignment import Context
 from moetui.tui.moment import Cursor, Mode, Moment
-from moetui.tui.palette import BARS, LEVELS
+from moetui.tui.palette import BARS, HANGING, LEVELS
 from moetui.tui.panes import RoutingMapPane
 from tests.builders import make_recording, make_runs, make_snapshot
 from tests.tui.stage import rows, staged, style_at
@@ -122,6 +124,69 @@ async def test_session_mode_shows_the_load_of_the_runs():
         assert f"L2 E3 {hits / 30:.3f}" in rows(pane)[-1]
         assert "3 prompts, 30 tokens" in rows(pane)[0]
         assert "even 0.250" in rows(pane)[-1]
+
+
+def against(cursor=(2, 1, 0), row=4, **trace):
+    """B at the cursor, in Δ mode, against row `row` of another run."""
+    kept = Context(make_recording(seed=9, **trace), 10, row)
+    return replace(moment(cursor, Mode.DIFFERENCE, **trace), kept=kept)
+
+
+def signed(value, full):
+    """The glyph by its definition: bars above zero, hanging dots below."""
+    size = level(abs(value), full)
+    return BARS[size] if value >= 0 or not size else HANGING[size - 1]
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_differences_rise_or_hang_by_their_sign(size):
+    pane = RoutingMapPane()
+    async with staged(pane, moment=against(N=6, E=16, k=4), size=size):
+        width = pane.experts(pane.view, pane.axis(pane.view)).width
+        drawn = []
+        for layer, line in enumerate(rows(pane)[2:8]):
+            cells = line[pane.label_width(pane.view) :][: 16 * width : width]
+            assert list(cells) == [signed(v, pane.view.full) for v in pane.view.values[layer]]
+            drawn += cells
+        assert set(drawn) & set(BARS[1:]) and set(drawn) & set(HANGING)
+
+
+async def test_a_folded_column_of_differences_shows_its_largest():
+    pane = RoutingMapPane()
+    async with staged(pane, moment=against(N=4, E=128, k=8), size=(70, 20)):
+        line = rows(pane)[2][pane.label_width(pane.view) :]
+        pairs = np.array(pane.view.values[0]).reshape(-1, 2)
+        largest = pairs[np.arange(64), abs(pairs).argmax(axis=1)]
+        assert list(line[:64]) == [signed(v, pane.view.full) for v in largest]
+
+
+async def test_differences_are_never_packed_and_say_what_they_are():
+    pane = RoutingMapPane()
+    shown = against(cursor=(2, 30, 7), row=4, N=40, E=16)
+    async with staged(pane, moment=shown, size=(120, 20)):
+        assert pane.axis(pane.view).per_row == 1
+        a, b = shown.pair
+        texts = [c.located[0].tokens[c.located[1]].strip() for c in (b, a)]
+        assert re.search(rf"B 2 ·{texts[0]} − A 4 ·{texts[1]}", rows(pane)[0])
+        assert f"L30 E7 {pane.view.values[30][7]:+.3f}" in rows(pane)[-1]
+        assert f"−{pane.view.full:g}" in rows(pane)[-1] and "B − A in weight" in rows(pane)[-1]
+        beside = rows(pane)[10][pane.label_width(pane.view) + 16 * 4 :]
+        listed = re.findall(r"(\d+) ([+-]\d\.\d\d)", beside)
+        layer = pane.axis(pane.view).layers(8).start
+        most = zip(pane.view.chosen[layer], pane.view.weights[layer], strict=True)
+        assert listed == [(str(e), f"{w:+.2f}") for e, w in most][: len(listed)] and listed
+
+
+async def test_more_and_less_have_colours_of_their_own():
+    pane = RoutingMapPane()
+    async with staged(pane, moment=against(N=6, E=16, k=4)):
+        width = pane.experts(pane.view, pane.axis(pane.view)).width
+        at = pane.label_width(pane.view)
+        for layer in (0, 2, 3):
+            for expert, value in enumerate(pane.view.values[layer]):
+                if level(abs(value), pane.view.full):
+                    colour = style_at(pane, at + expert * width, 2 + layer).color.get_truecolor()
+                    assert (colour.red > colour.blue) == (value > 0)
 
 
 async def test_dense_layers_say_so_and_missing_experts_are_blank():

@@ -1,6 +1,7 @@
 """The panes, one file each; `PANES` in the order of their numbers."""
 
 from moetui.tui.panes.cold_experts import ColdExpertsPane
+from moetui.tui.panes.compare import ComparePane
 from moetui.tui.panes.layer_detail import LayerDetailPane
 from moetui.tui.panes.logit_lens import LensPane
 from moetui.tui.panes.pane import LinePane, Pane
@@ -15,11 +16,13 @@ PANES: tuple[type[Pane], ...] = (
     LayerDetailPane,
     ColdExpertsPane,
     TokenStripPane,
+    ComparePane,
 )
 
 __all__ = [
     "PANES",
     "ColdExpertsPane",
+    "ComparePane",
     "LayerDetailPane",
     "LensPane",
     "LinePane",

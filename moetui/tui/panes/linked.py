@@ -13,7 +13,7 @@ from moetui.tui.widgets.lines import Line
 
 
 class LayerPane(LinePane[View]):
-    """Two lines of heading, one row for each layer, one line of legend.
+    """Lines of heading, one row for each layer, lines of legend below.
 
     Every such pane places its layers by the cursor and its height alone, so panes of equal
     height always show the same layers on the same rows. `linked` forbids packing several layers
@@ -30,8 +30,8 @@ class LayerPane(LinePane[View]):
         """N, decoder layers of the model in view."""
         raise NotImplementedError
 
-    def heading(self, view: View) -> tuple[Line, Line]:
-        """The two lines above the layers."""
+    def heading(self, view: View) -> Sequence[Line]:
+        """The HEADING lines above the layers."""
         raise NotImplementedError
 
     def layer_rows(self, view: View, axis: LayerAxis) -> Sequence[Line]:
@@ -42,26 +42,37 @@ class LayerPane(LinePane[View]):
         """The line below the layers."""
         raise NotImplementedError
 
+    def below(self, view: View) -> Sequence[Line]:
+        """All lines below the layers."""
+        return (self.legend(view),)
+
+    def room(self, view: View) -> int:
+        """Rows that are left for the layers."""
+        return self.size.height - self.HEADING - self.LEGEND
+
     def axis(self, view: View) -> LayerAxis:
         """Which layer stands on which row."""
-        rows = self.size.height - self.HEADING - self.LEGEND
-        packings = (1,) if self.linked else self.PACKINGS
-        return layer_axis(self.num_layers(view), rows, self.moment.cursor.layer, packings)
+        layer, packings = self.moment.cursor.layer, self.packings(view)
+        return layer_axis(self.num_layers(view), self.room(view), layer, packings)
+
+    def packings(self, view: View) -> tuple[int, ...]:
+        """How many layers may share a row."""
+        return (1,) if self.linked else self.PACKINGS
 
     def label_width(self, view: View) -> int:
         """Cells of the layer numbers at the left, with their pointer and a space."""
         return len(str(max(self.num_layers(view) - 1, 0))) + 2
 
     def lines(self, view: View) -> list[Line]:
-        """Heading, labelled rows, legend on the last line."""
+        """Heading, labelled rows, legend on the last lines."""
         axis = self.axis(view)
         digits = self.label_width(view) - 2
         rows = [
             (*self._label(axis.layers(y), digits), *row)
             for y, row in enumerate(self.layer_rows(view, axis))
         ]
-        space: list[Line] = [()] * (self.size.height - self.HEADING - self.LEGEND - len(rows))
-        return [*self.heading(view), *rows, *space, self.legend(view)]
+        space: list[Line] = [()] * (self.room(view) - len(rows))
+        return [*self.heading(view), *rows, *space, *self.below(view)]
 
     def _label(self, layers: range, digits: int) -> Line:
         """The layer's number; the cursor's row has a pointer too, so that it needs no colour."""

@@ -14,7 +14,7 @@ from textual.theme import Theme
 from textual.widget import Widget
 
 from moetui.tui.moment import Moment
-from moetui.tui.palette import Depth, Ramp, depth_of, ramp
+from moetui.tui.palette import Depth, Ramp, depth_of, ramp, signed_ramp
 from moetui.tui.text import plain
 from moetui.tui.widgets.lines import Line, Lines
 
@@ -72,7 +72,7 @@ class Pane(Widget):
 
 @dataclass(frozen=True)
 class Styles:
-    """What a pane draws with: the theme's texts and the map's ramp."""
+    """What a pane draws with: the theme's texts, the map's ramp and that of differences."""
 
     text: Style
     muted: Style
@@ -80,6 +80,7 @@ class Styles:
     head: Style
     cursor: Style
     ramp: Ramp
+    signed: Ramp
     depth: Depth
     dark: bool
 
@@ -121,16 +122,18 @@ class LinePane(Pane, Lines, Generic[View]):
         if self._styles is None:
             text = self._part("")
             muted, faint = self._part("pane--muted"), self._part("pane--faint")
-            depth = depth_of(self.app)
+            depth, dark = depth_of(self.app), self.app.current_theme.dark
+            levels = ramp(depth, dark, text, faint)
             self._styles = Styles(
                 text=text,
                 muted=muted,
                 faint=faint,
                 head=self._part("pane--head"),
                 cursor=self._part("pane--cursor"),
-                ramp=ramp(depth, self.app.current_theme.dark, text, faint),
+                ramp=levels,
+                signed=signed_ramp(levels, dark),
                 depth=depth,
-                dark=self.app.current_theme.dark,
+                dark=dark,
             )
         return self._styles
 

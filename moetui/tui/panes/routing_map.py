@@ -7,34 +7,46 @@ from collections.abc import Sequence
 import numpy as np
 from textual import events
 
-from moetui.analyses.routing_map import RoutingMap, routing_map, session_map
+from moetui.analyses.routing_map import RoutingMap, difference_map, routing_map, session_map
 from moetui.tui.moment import Mode, Moment
-from moetui.tui.palette import BARS
+from moetui.tui.palette import BARS, HANGING, LEVELS, Ramp
 from moetui.tui.panes.linked import LayerPane
 from moetui.tui.panes.pane import Pane
 from moetui.tui.panes.reasons import no_routing
 from moetui.tui.text import fitted, plain
 from moetui.tui.widgets.axes import ExpertAxis, LayerAxis, expert_axis
-from moetui.tui.widgets.heat import ABSENT, Levels, bar_row, dot_row, folded, half_row, levels_of
+from moetui.tui.widgets.heat import (
+    ABSENT,
+    Levels,
+    bar_row,
+    dot_row,
+    folded,
+    half_row,
+    levels_of,
+    signed_levels,
+    strongest,
+)
 from moetui.tui.widgets.lines import Line, Span, line_width, spread, ticks
 
 _BRAILLE = 4
-# One chosen expert in the list beside the map: "  127 .345".
-_ITEM = 10
-_LIST_TITLE = "  chosen, best first"
+# One expert in the list beside the map, as in "  127 0.35" or "  127 -0.35".
+_ITEMS = {"weight": 10, "difference": 11}
+_LIST_TITLES = {"weight": "  chosen, best first", "difference": "  changed most"}
 # Cells between two numbers of the ruler.
 _TICK = 4
 
 
 class RoutingMapPane(LayerPane[RoutingMap]):
-    """Layers × experts: the weights of the cursor's token, or the session's load."""
+    """Layers × experts: the weights of the cursor's token, the session's load, or B − A."""
 
     pane_id = "map"
     title = "routing map"
     help = (
         "Rows are layers, columns are experts. The higher and brighter a bar, the larger the "
         "weight that the expert's output got; in Σ, the share of tokens that used the expert. "
-        "A dot is an expert that was not used. Rows and columns are packed where room is short."
+        "A dot is an expert that was not used. In Δ, bars rise where the cursor's token B gave an "
+        "expert more weight than A, and dots hang where it gave less. Rows and columns are packed "
+        "where room is short."
     )
     PACKINGS = (1, 2, _BRAILLE)
 
@@ -42,18 +54,21 @@ class RoutingMapPane(LayerPane[RoutingMap]):
     _levelled: tuple[RoutingMap, bool, Levels] | None = None
 
     def view_of(self, moment: Moment) -> RoutingMap | None:
-        """The map at the cursor's token, or of the session in Σ mode."""
+        """The map at the cursor's token, of the session in Σ mode, of B − A in Δ mode."""
         model, located = moment.snapshot.model, moment.located
         if model is None or not model.is_moe:
             return None
         if moment.mode is Mode.SESSION:
             return session_map(moment.runs, model.num_layers) if moment.runs else None
+        if moment.mode is Mode.DIFFERENCE and moment.pair:
+            a, b = moment.pair
+            return difference_map(*a.located, *b.located)
         return routing_map(*located) if located else None
 
     def depends_on(self, moment: Moment) -> object:
-        """The row looked at, or the runs."""
-        session = moment.mode is Mode.SESSION
-        return moment.snapshot.model, moment.runs if session else moment.located
+        """The row looked at, the runs, or A and B."""
+        basis: dict[Mode, object] = {Mode.SESSION: moment.runs, Mode.DIFFERENCE: moment.pair}
+        return moment.snapshot.model, moment.mode, basis.get(moment.mode, moment.located)
 
     def empty_reason(self, moment: Moment) -> str:
         """Why there is no map."""
@@ -62,6 +77,10 @@ class RoutingMapPane(LayerPane[RoutingMap]):
     def num_layers(self, view: RoutingMap) -> int:
         """N of the model in view."""
         return view.num_layers
+
+    def packings(self, view: RoutingMap) -> tuple[int, ...]:
+        """Differences have a row for each layer: a packed one could not show their signs."""
+        return (1,) if view.quantity == "difference" else super().packings(view)
 
     def experts(self, view: RoutingMap, axis: LayerAxis) -> ExpertAxis:
         """Which expert stands on which column; in braille two columns share a cell."""
@@ -79,11 +98,12 @@ class RoutingMapPane(LayerPane[RoutingMap]):
     def layer_rows(self, view: RoutingMap, axis: LayerAxis) -> Sequence[Line]:
         """The map itself."""
         experts = self.experts(view, axis)
-        levels = folded(self._levels(view, axis), experts)
+        fold = strongest if view.quantity == "difference" else folded
+        levels, ramp = fold(self._levels(view, axis), experts), self._ramp(view)
         column = experts.column_of(self.moment.cursor.expert)
         here = axis.row_of(self.moment.cursor.layer)
         rows = [
-            self._cells(levels, axis, y, experts, column if y == here else None)
+            self._cells(levels, axis, y, experts, ramp, column if y == here else None)
             for y in range(axis.rows)
         ]
         if axis.per_row > 1:
@@ -96,6 +116,8 @@ class RoutingMapPane(LayerPane[RoutingMap]):
 
     def legend(self, view: RoutingMap) -> Line:
         """The scale, the level of an even router, and the value at the cursor."""
+        if view.quantity == "difference":
+            return spread(self._signed_scale(view), self._readout(view), self.size.width)
         paint = self.paint
         even = float(np.nanmean(view.uniform)) if view.uniform else float("nan")
         scale: Line = (
@@ -106,6 +128,22 @@ class RoutingMapPane(LayerPane[RoutingMap]):
             (f"  even {even:.3f}", paint.muted),
         )
         return spread(scale, self._readout(view), self.size.width)
+
+    def _signed_scale(self, view: RoutingMap) -> Line:
+        """Less at the left, more at the right."""
+        paint, cells = self.paint, self.paint.signed.cells
+        less = [(HANGING[n], cells[LEVELS + n]) for n in reversed(range(len(HANGING)))]
+        return (
+            (f"−{view.full:g} ", paint.text),
+            *less,
+            *((BARS[n], cells[n]) for n in range(LEVELS)),
+            (f" +{view.full:g}", paint.text),
+            (" √", paint.faint),
+            ("  B − A in weight", paint.muted),
+        )
+
+    def _ramp(self, view: RoutingMap) -> Ramp:
+        return self.paint.signed if view.quantity == "difference" else self.paint.ramp
 
     def pointed(self, event: events.MouseEvent) -> Pane.CursorMoved | None:
         """The layer and, on the map itself, the expert under the mouse."""
@@ -141,7 +179,8 @@ class RoutingMapPane(LayerPane[RoutingMap]):
         if self._levelled is None or self._levelled[0] is not view or self._levelled[1] != busy:
             values = np.full((view.num_layers, view.num_experts), np.nan)
             values[view.layers] = view.values
-            levels = levels_of(values, view.full)
+            make = signed_levels if view.quantity == "difference" else levels_of
+            levels = make(values, view.full)
             if busy:
                 even = np.full((view.num_layers, 1), np.nan)
                 even[view.layers, 0] = view.uniform
@@ -156,10 +195,16 @@ class RoutingMapPane(LayerPane[RoutingMap]):
         return view.quantity == "load" and shapes
 
     def _cells(
-        self, levels: Levels, axis: LayerAxis, y: int, experts: ExpertAxis, marked: int | None
+        self,
+        levels: Levels,
+        axis: LayerAxis,
+        y: int,
+        experts: ExpertAxis,
+        ramp: Ramp,
+        marked: int | None,
     ) -> Line:
         """One row of the map, from levels [N, columns]."""
-        ramp, layers = self.paint.ramp, axis.layers(y)
+        layers = axis.layers(y)
         shown = levels[layers.start : layers.stop]
         if axis.per_row == 1:
             if (shown == ABSENT).all():
@@ -174,15 +219,18 @@ class RoutingMapPane(LayerPane[RoutingMap]):
 
     def _beside(self, view: RoutingMap, experts: ExpertAxis, row: int | None, here: bool) -> Line:
         """The chosen experts as numbers, where the map leaves room."""
-        room = (self.size.width - self.label_width(view) - experts.cells) // _ITEM
-        if row is None or room < 2:
+        item = _ITEMS.get(view.quantity)
+        if row is None or item is None:
             return ()
-        paint = self.paint
+        room = (self.size.width - self.label_width(view) - experts.cells) // item
+        if room < 2:
+            return ()
+        paint, form = self.paint, "<+5.2f" if view.quantity == "difference" else "<4.2f"
         spans: list[Span] = []
         for expert, weight in list(zip(view.chosen[row], view.weights[row], strict=True))[:room]:
             marked = here and expert == self.moment.cursor.expert
             style = paint.head if marked else paint.muted
-            spans += [(f"{expert:>5} ", style), (f"{weight:<4.2f}", paint.text)]
+            spans += [(f"{expert:>5} ", style), (format(weight, form), paint.text)]
         return tuple(spans)
 
     def _subject(self, view: RoutingMap, axis: LayerAxis, experts: ExpertAxis) -> Line:
@@ -193,6 +241,12 @@ class RoutingMapPane(LayerPane[RoutingMap]):
             trace, index = moment.located
             text = plain(trace.tokens[index])
             left = ((f"weights at {moment.cursor.token} ", paint.muted), (text, paint.head))
+        if view.quantity == "difference" and moment.pair:
+            left = ()
+            for side, context in zip(("B", " − A"), reversed(moment.pair), strict=True):
+                trace, index = context.located
+                at: Span = (f"{side} {context.token} ", paint.muted)
+                left = (*left, at, (plain(trace.tokens[index]), paint.head))
         notes = self._notes(view, axis, experts)
         while notes and line_width(left) + len(" · ".join(notes)) >= width:
             notes.pop(0)
@@ -224,8 +278,9 @@ class RoutingMapPane(LayerPane[RoutingMap]):
         ]
         width = self.size.width - self.label_width(view)
         line = ticks(marks, -(-experts.cells // per_cell))
-        if view.quantity == "weight" and width - len(line) >= 2 * _ITEM and axis.per_row == 1:
-            line += _LIST_TITLE
+        item = _ITEMS.get(view.quantity)
+        if item and width - len(line) >= 2 * item and axis.per_row == 1:
+            line += _LIST_TITLES[view.quantity]
         indent: Span = (" " * self.label_width(view), paint.text)
         column = experts.column_of(self.moment.cursor.expert)
         if column is None:
@@ -240,5 +295,6 @@ class RoutingMapPane(LayerPane[RoutingMap]):
         if layer not in view.layers:
             return ((f"L{layer} is dense", paint.muted),)
         value = view.values[view.layers.index(layer)][expert]
-        told = "no such expert" if np.isnan(value) else f"{value:.3f}"
+        form = "+.3f" if view.quantity == "difference" else ".3f"
+        told = "no such expert" if np.isnan(value) else format(value, form)
         return ((f"L{layer} E{expert} ", paint.muted), (told, paint.head))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from textual import events, on
 from textual.app import ComposeResult, SystemCommand
@@ -14,8 +15,8 @@ from textual.widgets import Footer, Input, Static
 from moetui.settings import Settings
 from moetui.trace import Engine, Failure, Phase
 from moetui.tui.keys import GROUPS, Group, bindings
-from moetui.tui.layout import too_small
-from moetui.tui.moment import Mode
+from moetui.tui.layout import ORDER, too_small
+from moetui.tui.panes.compare import ComparePane, kept_says
 from moetui.tui.panes.pane import Pane
 from moetui.tui.prompt import DEFAULT_PROMPT, PromptBar, PromptInput
 from moetui.tui.screens.choose import ModelDialog, PaneDialog
@@ -26,6 +27,9 @@ from moetui.tui.session import Session
 from moetui.tui.status import StatusLine
 from moetui.tui.tabs import TabLine
 from moetui.tui.workspace import Workspace
+
+if TYPE_CHECKING:
+    from moetui.model.inventory import FoundModel
 
 FRAMES_PER_SECOND = 30
 _FOOTER_WITH_SPACE = 90
@@ -213,7 +217,14 @@ class ExplorerScreen(TakeAway, Screen[None]):
 
     def action_choose_model(self) -> None:
         """Ask for a model and load it."""
-        self.app.push_screen(ModelDialog(self._model), self._open)
+        self.app.push_screen(ModelDialog(self._model, self._find_models), self._open)
+
+    def _find_models(self) -> Iterable[FoundModel]:
+        """The models on this machine; the memory of the one that is open counts as free."""
+        from moetui.model.inventory import find_models
+
+        held = self.session.latest.memory_bytes if self.session.latest.model else None
+        return find_models(self.settings.model_folders, freed=held or 0)
 
     def _open(self, model: str | None) -> None:
         if model is None:
@@ -283,10 +294,25 @@ class ExplorerScreen(TakeAway, Screen[None]):
         self._stale = True
 
     def action_mode(self) -> None:
-        """One token, or all runs of the session."""
-        mode = self.session.mode
-        self.session.mode = Mode.SESSION if mode is Mode.TOKEN else Mode.TOKEN
+        """One token, all runs of the session, or the difference to A."""
+        self.session.next_mode()
         self._stale = True
+
+    def action_compare(self) -> None:
+        """Keep the cursor's token as A; once there is one, go to the pane that compares."""
+        if self.session.kept is None:
+            self.action_keep()
+        else:
+            self._focus_pane(ORDER.index(ComparePane.pane_id) + 1)
+
+    def action_keep(self) -> None:
+        """Keep the cursor's token as A, in place of the one before."""
+        if not self.session.keep():
+            self.notify("nothing to keep as A: run a prompt first", markup=False)
+            return
+        self._stale = True
+        if not any(isinstance(pane, ComparePane) for pane in self.workspace.shown()):
+            self.notify(kept_says(self.session.moment), title="Compare", markup=False)
 
     # -- panes -------------------------------------------------------------------------------
 

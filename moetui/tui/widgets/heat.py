@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.style import Style
 
-from moetui.tui.palette import BARS, LEVELS, Ramp
+from moetui.tui.palette import LEVELS, Ramp
 from moetui.tui.widgets.axes import ExpertAxis
 from moetui.tui.widgets.lines import Line, Span
 
@@ -33,13 +33,34 @@ def levels_of(values: NDArray[np.float64], full: float) -> Levels:
     return np.where(np.isnan(values), ABSENT, np.nan_to_num(level)).astype(np.int8)
 
 
+def signed_levels(values: NDArray[np.float64], full: float) -> Levels:
+    """The same of signed values: 1 … 7 above zero, 8 … 14 below, by size."""
+    levels = levels_of(abs(values), full)
+    below = (levels > 0) & (np.nan_to_num(values) < 0)
+    signed: Levels = np.where(below, levels + LEVELS - 1, levels).astype(np.int8)
+    return signed
+
+
+def strongest(levels: Levels, axis: ExpertAxis) -> Levels:
+    """[rows, columns]: of signed levels, that of the largest size of those that share a column."""
+    size = np.where(levels >= LEVELS, levels - LEVELS + 1, levels)
+    kept = np.argmax(_columns(size, axis), axis=2)[..., None]
+    most: Levels = np.take_along_axis(_columns(levels, axis), kept, axis=2)[..., 0]
+    return most
+
+
 def folded(levels: Levels, axis: ExpertAxis) -> Levels:
     """[rows, columns]: the highest level of the experts that share a column, from [rows, E]."""
+    highest: Levels = _columns(levels, axis).max(axis=2)
+    return highest
+
+
+def _columns(levels: Levels, axis: ExpertAxis) -> Levels:
+    """[rows, columns, fold], padded with ABSENT."""
     shown = levels[:, axis.experts.start : axis.experts.stop]
     missing = axis.columns * axis.fold - shown.shape[1]
     padded = np.pad(shown, ((0, 0), (0, missing)), constant_values=ABSENT)
-    highest: Levels = padded.reshape(len(levels), axis.columns, axis.fold).max(axis=2)
-    return highest
+    return padded.reshape(len(levels), axis.columns, axis.fold)
 
 
 def bar_row(levels: Levels, width: int, ramp: Ramp, marked: int | None) -> Line:
@@ -53,11 +74,12 @@ def bar_row(levels: Levels, width: int, ramp: Ramp, marked: int | None) -> Line:
         if level == ABSENT:
             spans.append((" " * width * count, _BLANK))
         elif level == 0 and start != marked:
-            spans.append(((BARS[0] + " " * (width - 1)) * count, ramp.cells[0]))
+            spans.append(((ramp.glyphs[0] + " " * (width - 1)) * count, ramp.cells[0]))
         else:
             style = (ramp.marked if start == marked else ramp.cells)[level]
-            cell: Line = ((BARS[level] * bar, style), (" " * (width - bar), ramp.cells[0]))
-            spans += cell * count if bar < width else [(BARS[level] * bar * count, style)]
+            glyphs = ramp.glyphs[level] * bar
+            cell: Line = ((glyphs, style), (" " * (width - bar), ramp.cells[0]))
+            spans += cell * count if bar < width else [(glyphs * count, style)]
     return tuple(spans)
 
 
