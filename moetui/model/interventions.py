@@ -73,7 +73,6 @@ class Interventions(Edits):
         that its prompt lacks."""
         validate_rows(self.given, prompt_tokens)
         fresh = copy(self)
-        fresh._start = fresh._read = 0
         fresh.rehearsals, fresh.anew = {}, {}
         return fresh
 

@@ -12,18 +12,16 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_flatten
 from mlx_lm.models.cache import make_prompt_cache
 from numpy.typing import NDArray
 
 from moetui.errors import ModelError, UsageError
 from moetui.model.abilities import Abilities
 from moetui.model.architecture import Architecture, examine
-from moetui.model.backend import backend
 from moetui.model.capture import Capture
 from moetui.model.decompose import Decomposition
-from moetui.model.digest import digest
 from moetui.model.edits import NONE, Edits
+from moetui.model.info import model_info
 from moetui.model.lens import LazyLens, Lens, readout
 from moetui.model.likelihood import kl, nll
 from moetui.model.prepare import Intervening
@@ -32,7 +30,7 @@ from moetui.model.readings import LazyReadings, make_streams, read
 from moetui.model.records import LayerRecord, PassRecord, Want
 from moetui.model.text import TokenTexts
 from moetui.model.tokenizer import encode
-from moetui.trace import Intervention, LensReadout, ModelInfo, Trace
+from moetui.trace import Intervention, LensReadout, Trace
 
 if TYPE_CHECKING:
     from moetui.model.generate import Generation
@@ -73,7 +71,7 @@ class Model:
         self.lens_reader: Lens = probe.lens
         self._decomposition: Decomposition | None = probe.decomposition
         self._ranking_signs = probe.ranking_signs
-        self.info = _info(name, folder, config, stored_dtype, self, probe)
+        self.info = model_info(name, folder, network, config, stored_dtype, probe)
         abilities = Abilities(
             network,
             self.architecture,
@@ -337,60 +335,3 @@ def leaving(layers: Sequence[LayerRecord], rows: slice | mx.array) -> mx.array:
     """[P, N, H]: the residual stream after every layer at `rows`, in the model's own type."""
     streams = [layer.leaving for layer in layers if layer.leaving is not None]
     return mx.stack([stream[0, rows] for stream in streams], axis=1)
-
-
-def _info(
-    name: str, folder: Path, config: dict[str, Any], stored: str, model: Model, probe: Probe
-) -> ModelInfo:
-    sites = model.architecture.sites
-    arrays = [array for _, array in tree_flatten(model.network.parameters())]
-    quantization = config.get("quantization") or config.get("quantization_config") or {}
-    bits = quantization.get("bits")
-    return ModelInfo(
-        name=name,
-        architecture=str(config["model_type"]),
-        digest=digest(folder),
-        num_layers=len(model.architecture.layers),
-        moe_layers=tuple(sites),
-        num_experts=model.architecture.num_experts,
-        top_k=probe.top_k,
-        hidden_size=probe.hidden_size,
-        vocab_size=probe.vocab_size,
-        parameters=_parameters(model.network),
-        weight_bytes=sum(array.nbytes for array in arrays),
-        dtype=probe.dtype,
-        backend=backend(),
-        quantization=f"{bits}-bit {quantization.get('mode', 'affine')}" if bits else None,
-        router_bits=min((site.bits for site in sites.values() if site.bits), default=None)
-        or _BITS.get(stored)
-        if sites
-        else None,
-        shift_invariant=probe.shift_invariant,
-        weights_scale_input=probe.weights_scale_input,
-        part_names=probe.decomposition.part_names if probe.decomposition else (),
-        routing_error=probe.routing_error,
-        decomposition_error=probe.decomposition_error,
-        lens_error=probe.lens_error,
-        attention_error=probe.attention_error,
-    )
-
-
-_BITS = {"float32": 32, "bfloat16": 16, "float16": 16}
-
-
-def _parameters(network: nn.Module) -> int:
-    """How many numbers the network learnt; packed weights count as what they stand for."""
-    total = 0
-    for _, module in network.named_modules():
-        packed = "scales" in module
-        for name, array in module.items():
-            if not isinstance(array, mx.array) or name.startswith("_"):
-                continue
-            if packed and name == "weight":
-                total += array.size * 32 // module.bits
-            elif not (packed and name in _QUANTIZATION):
-                total += array.size
-    return total
-
-
-_QUANTIZATION = ("scales", "biases", "global_scale")

@@ -182,11 +182,15 @@ def test_the_choice_and_the_weights_follow_the_familys_rule(
 ) -> None:
     model = model_of(name)
     ids, layer = some_ids(model, 40), model.info.moe_layers[0]
-    z = model.trace(ids).router_logits[:, 0]
+    native = model.trace(ids)
+    z = native.router_logits[:, 0]
     experts = (2, 5)
     edited = z.copy()
     edited[:, experts] = np.inf if kind is Force else -1e9
     trace = model.trace(ids, interventions=[kind(experts=experts, layers=(layer,))])
+    if kind is not Ban:
+        assert trace.selection_scores is not None and native.selection_scores is not None
+        assert np.array_equal(trace.selection_scores[:, 0], native.selection_scores[:, 0])
     k = model.info.top_k
     chosen, weights = route(name, edited if kind is Ban else z, edited, k)
     by_id, expected = np.argsort(trace.expert_ids[:, 0], -1), np.argsort(chosen, -1)
@@ -275,8 +279,10 @@ COMPILED = ("deepseek_v3", "dots1", "exaone_moe", "glm4_moe", "kimi_linear", "mi
 def test_compiled_routers_weigh_the_new_choice_by_their_own_scores(
     name: str, kind: type[Deselect | Force]
 ) -> None:
-    """Sigmoid (mistral4: softmax) of the logits of the chosen, made to add up to 2.5."""
-    trace = tiny(name).trace(IDS, lens=0, interventions=[kind(experts=(1, 4))])
+    """Sigmoid (mistral4: softmax) of the logits of the chosen, made to add up to 2.5; of the
+    logits as they are after other interventions."""
+    more = AddLogits(delta=tuple(np.linspace(-1, 1, 8).tolist()))
+    trace = tiny(name).trace(IDS, lens=0, interventions=[more, kind(experts=(1, 4))])
     z = np.take_along_axis(trace.router_logits, trace.expert_ids.astype(np.int64), -1)
     z = z.astype(np.float64)
     scores = np.exp(z) if name == "mistral4" else 1 / (1 + np.exp(-z))

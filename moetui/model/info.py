@@ -1,0 +1,80 @@
+"""What a model is, as far as results must name it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+
+from moetui.model.backend import backend
+from moetui.model.digest import digest
+from moetui.model.probe import Probe
+from moetui.trace import ModelInfo
+
+
+def model_info(
+    name: str,
+    folder: Path,
+    network: nn.Module,
+    config: Mapping[str, Any],
+    stored: str,
+    probe: Probe,
+) -> ModelInfo:
+    """What is said of a model: by its checkpoint in `folder`, whose routers are stored as the
+    type `stored`, by its parameters, and by what the probe saw."""
+    sites = probe.architecture.sites
+    arrays = [array for _, array in tree_flatten(network.parameters())]
+    quantization = config.get("quantization") or config.get("quantization_config") or {}
+    bits = quantization.get("bits")
+    return ModelInfo(
+        name=name,
+        architecture=str(config["model_type"]),
+        digest=digest(folder),
+        num_layers=len(probe.architecture.layers),
+        moe_layers=tuple(sites),
+        num_experts=probe.architecture.num_experts,
+        top_k=probe.top_k,
+        hidden_size=probe.hidden_size,
+        vocab_size=probe.vocab_size,
+        parameters=_parameters(network),
+        weight_bytes=sum(array.nbytes for array in arrays),
+        dtype=probe.dtype,
+        backend=backend(),
+        quantization=f"{bits}-bit {quantization.get('mode', 'affine')}" if bits else None,
+        router_bits=min((site.bits for site in sites.values() if site.bits), default=None)
+        or _BITS.get(stored)
+        if sites
+        else None,
+        shift_invariant=probe.shift_invariant,
+        weights_scale_input=probe.weights_scale_input,
+        part_names=probe.decomposition.part_names if probe.decomposition else (),
+        routing_error=probe.routing_error,
+        decomposition_error=probe.decomposition_error,
+        lens_error=probe.lens_error,
+        attention_error=probe.attention_error,
+    )
+
+
+_BITS = {"float32": 32, "bfloat16": 16, "float16": 16}
+
+
+def _parameters(network: nn.Module) -> int:
+    """How many numbers the network learnt; packed weights count as what they stand for."""
+    total = 0
+    for _, module in network.named_modules():
+        packed = "scales" in module
+        for name, array in module.items():
+            if not isinstance(array, mx.array) or name.startswith("_"):
+                continue
+            if packed and name == "weight":
+                total += array.size * 32 // module.bits
+            elif not (packed and name in _QUANTIZATION):
+                total += array.size
+    return total
+
+
+_QUANTIZATION = ("scales", "biases", "global_scale")
