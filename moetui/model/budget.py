@@ -19,8 +19,11 @@ from moetui.errors import ModelError
 from moetui.model.safetensors import ITEM_BYTES, Tensor
 from moetui.model.values import EXPERT_KEYS, HIDDEN_KEYS, LAYER_KEYS
 
-# Tokens for which there must be room besides the weights: one full pass of a prompt.
-CONTEXT = 2048
+# Tokens for which there must be room besides the weights: a prompt and an answer.
+CONTEXT = 512
+# A prompt runs in passes of so many tokens; the lens reads so many rows, so many logits at once.
+_PASS, _LENS_ROWS, _LENS_LOGITS = 2048, 4096, 1 << 25
+_LENS_COPIES = 4  # logits, their logarithms, what top-k and the ranks make of them
 _FLOATS = frozenset(("F16", "BF16", "F32"))
 _FLOAT8 = frozenset(("F8_E4M3",))
 _GROUPS = 4  # of router_parts: embedding, attention, experts, the rest
@@ -90,14 +93,15 @@ def cache_bytes(config: Mapping[str, Any], context: int, item_bytes: int) -> int
 
 
 def capture_bytes(config: Mapping[str, Any], context: int) -> int:
-    """Bytes that a trace of `context` tokens takes, and its readings while a pass of at most
-    2,048 tokens runs: router logits, scores and parts, residual streams, next-token logits."""
+    """Bytes of a trace of `context` tokens (router logits, scores and parts), and of what one
+    pass needs while it runs: residual streams, next-token logits, the lens."""
     experts, layers = _size(config, *EXPERT_KEYS), _size(config, *LAYER_KEYS)
+    vocabulary = _size(config, "vocab_size")
     # router_logits, selection_scores, router_parts, two seed_parts
-    routing = layers * experts * (2 + _GROUPS + 2)
+    kept = context * layers * experts * (2 + _GROUPS + 2)
     streams = layers * _size(config, *HIDDEN_KEYS) * _STREAMS
-    logits = _size(config, "vocab_size")
-    return 4 * (context * routing + min(context, CONTEXT) * streams + logits)
+    lens = min(_LENS_LOGITS, min(_LENS_ROWS, context * layers) * vocabulary) * _LENS_COPIES
+    return 4 * (kept + min(context, _PASS) * (streams + vocabulary) + lens)
 
 
 def available_memory(root: Path = Path("/")) -> int | None:
