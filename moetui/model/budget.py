@@ -19,8 +19,10 @@ from moetui.errors import ModelError
 from moetui.model.safetensors import ITEM_BYTES, Tensor
 from moetui.model.values import EXPERT_KEYS, HIDDEN_KEYS, LAYER_KEYS
 
-# Tokens for which there must be room besides the weights: a prompt and an answer.
-CONTEXT = 512
+# Tokens that estimates are for, unless told: one full pass of a prompt.
+CONTEXT = 2048
+# A model is refused only where there is no room for so many: a prompt and an answer.
+LEAST_CONTEXT = 512
 # A prompt runs in passes of so many tokens; the lens reads so many rows, so many logits at once.
 _PASS, _LENS_ROWS, _LENS_LOGITS = 2048, 4096, 1 << 25
 _LENS_COPIES = 4  # logits, their logarithms, what top-k and the ranks make of them

@@ -64,13 +64,13 @@ def require_memory(checkpoint: Checkpoint, name: str, *, freed: int = 0) -> None
 
     import mlx.core as mx
 
-    from moetui.model.budget import available_memory, need, on_device, require
+    from moetui.model.budget import LEAST_CONTEXT, available_memory, need, on_device, require
 
     def left() -> int | None:
         free = on_device(mx.device_info(), available_memory(), mx.get_active_memory())
         return None if free is None else free + freed
 
-    required = need(checkpoint.config, checkpoint.tensors, cpu=_on_cpu())
+    required = need(checkpoint.config, checkpoint.tensors, cpu=_on_cpu(), context=LEAST_CONTEXT)
     available = left()
     if available is not None and available < required.total:
         # A model that failed in its first pass is part of cycles: it waits for the collector.
