@@ -27,8 +27,13 @@ from moetui.model.config import (
 )
 from moetui.model.safetensors import ITEM_BYTES, Tensor
 
-# Tokens for which there must be room besides the weights: one full pass of a prompt.
+# Tokens that estimates are for, unless told: one full pass of a prompt.
 CONTEXT = 2048
+# A model is refused only where there is no room for so many: a prompt and an answer.
+LEAST_CONTEXT = 512
+# A prompt runs in passes of so many tokens; the lens reads so many rows, so many logits at once.
+_PASS, _LENS_ROWS, _LENS_LOGITS = 2048, 4096, 1 << 25
+_LENS_COPIES = 4  # logits, their logarithms, what top-k and the ranks make of them
 _FLOATS = frozenset(("F16", "BF16", "F32"))
 _FLOAT8 = frozenset(("F8_E4M3",))
 _GROUPS = 4  # of router_parts: embedding, attention, experts, the rest
@@ -107,15 +112,15 @@ def cache_bytes(config: Mapping[str, Any], context: int, item_bytes: int) -> int
 
 
 def capture_bytes(config: Mapping[str, Any], context: int) -> int:
-    """Bytes that a trace of `context` tokens takes, and its readings while a pass of at most
-    2,048 tokens runs: router logits, scores and parts, residual streams, next-token logits."""
+    """Bytes of a trace of `context` tokens (router logits, scores and parts), and of what one
+    pass needs while it runs: residual streams, next-token logits, the lens."""
     said = claims(config)
-    experts, layers = said.experts, said.layers or 0
+    layers, vocabulary = said.layers or 0, count(language_part(config), ("vocab_size",)) or 0
     # router_logits, selection_scores, router_parts, two seed_parts
-    routing = layers * experts * (2 + _GROUPS + 2)
+    kept = context * layers * said.experts * (2 + _GROUPS + 2)
     streams = layers * (said.hidden_size or 0) * _STREAMS
-    logits = count(language_part(config), ("vocab_size",)) or 0  # a pass computes those of all rows
-    return 4 * (context * routing + min(context, CONTEXT) * (streams + logits))
+    lens = min(_LENS_LOGITS, min(_LENS_ROWS, context * layers) * vocabulary) * _LENS_COPIES
+    return 4 * (kept + min(context, _PASS) * (streams + vocabulary) + lens)
 
 
 def available_memory(root: Path = Path("/")) -> int | None:

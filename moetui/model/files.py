@@ -125,14 +125,16 @@ def _check_file(path: Path, folder: Path) -> None:
         raise ModelError(f"{path} is a folder where a file should be", AGAIN)
     if not stat.S_ISREG(kind):
         raise ModelError(f"{path} is not a regular file (a pipe or a device?)", AGAIN)
-    if not os.access(real, os.R_OK):
-        raise ModelError(f"{path} may not be read", f"allow it: chmod +r {path}")
-    with real.open("rb") as file:
-        if file.read(len(_POINTER)) == _POINTER:
-            raise ModelError(
-                f"{path} is a Git LFS pointer, not the file itself",
-                "run `git lfs pull` in the folder, or download the checkpoint",
-            )
+    try:
+        with real.open("rb") as file:
+            start = file.read(len(_POINTER))
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}", "check its rights") from error
+    if start == _POINTER:
+        raise ModelError(
+            f"{path} is a Git LFS pointer, not the file itself",
+            "run `git lfs pull` in the folder, or download the checkpoint",
+        )
 
 
 def _homes(folder: Path) -> Iterator[Path]:

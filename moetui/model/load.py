@@ -65,14 +65,24 @@ def require_memory(checkpoint: Checkpoint, name: str, *, freed: int = 0) -> None
 
     freed: bytes that will be given back before it is loaded.
     """
+    import gc
+
     import mlx.core as mx
 
-    from moetui.model.budget import available_memory, need, on_device, require
+    from moetui.model.budget import LEAST_CONTEXT, available_memory, need, on_device, require
 
-    available = on_device(mx.device_info(), available_memory(), mx.get_active_memory())
-    required = need(checkpoint.config, checkpoint.tensors, cpu=_on_cpu())
-    left = None if available is None else available + freed
-    require(required, left, name, packed=checkpoint.packed)
+    def left() -> int | None:
+        free = on_device(mx.device_info(), available_memory(), mx.get_active_memory())
+        return None if free is None else free + freed
+
+    required = need(checkpoint.config, checkpoint.tensors, cpu=_on_cpu(), context=LEAST_CONTEXT)
+    available = left()
+    if available is not None and available < required.total:
+        # A model that failed in its first pass is part of cycles: it waits for the collector.
+        gc.collect()
+        mx.clear_cache()
+        available = left()
+    require(required, available, name, packed=checkpoint.packed)
 
 
 def _tested(
@@ -88,8 +98,8 @@ def _tested(
 
     try:
         return Model(name, checkpoint.folder, network, tokenizer, config, stored)
-    except ModelError:
-        raise
+    except ModelError as error:
+        raise ModelError(f"{name}: {error.message}", error.hint) from error
     except Exception as error:  # an architecture's code, given what does not fit, raises anything
         raise ModelError(
             f"{name} is loaded but does not run: {first_line(error)}",

@@ -88,9 +88,7 @@ class Probe:
         try:
             record = self._pass()
             mx.eval(record.logits)
-        except (
-            Exception
-        ) as error:  # an architecture's code, given what does not fit, raises anything
+        except Exception as error:  # an architecture that does not fit raises anything
             raise ModelError(
                 f"the model does not run here: {first_line(error)}",
                 "`moetui trace -m demo -p hi` shows whether moetui itself works on this machine",

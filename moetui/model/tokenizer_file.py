@@ -38,22 +38,31 @@ def check_tokenizer_file(path: Path) -> None:
         raise ModelError(f"{path} describes no tokenizer", AGAIN)
     growth = 1
     for part in _parts([content.get("normalizer"), content.get("pre_tokenizer")]):
+        _check_part(part, path)
         if part.get("type") == "Replace":
             growth *= max(1, len(str(part.get("content"))))
-            _check_replace(part, path)
-        if part.get("type") == "Precompiled":
-            _check_charsmap(part.get("precompiled_charsmap"), path)
-        if part.get("type") == "Prepend":
-            length = len(str(part.get("prepend")))
-            if not 1 <= length <= _MAX_GROWTH:
-                raise _refused(path, f"puts {length:,} characters before every text")
-        if part.get("type") == "FixedLength" and not _positive(part.get("length")):
-            raise _refused(path, f"cuts text into pieces of {shown(part.get('length'))}")
     if growth > _MAX_GROWTH:
         raise _refused(path, f"may turn one character into {growth:,}")
     for part in _parts([content.get("post_processor")]):
         if part.get("type") == "TemplateProcessing":
             _check_template(part, path)
+
+
+def _check_part(part: dict[str, Any], path: Path) -> None:
+    """One step of what is done to a text before its tokens are looked up."""
+    match part.get("type"):
+        case "Replace":
+            _check_replace(part, path)
+        case "Precompiled":
+            _check_charsmap(part.get("precompiled_charsmap"), path)
+        case "Prepend":
+            length = len(str(part.get("prepend")))
+            if not 1 <= length <= _MAX_GROWTH:
+                raise _refused(path, f"puts {length:,} characters before every text")
+        case "FixedLength":
+            size = part.get("length")
+            if not isinstance(size, int) or size < 1:
+                raise _refused(path, f"cuts text into pieces of {shown(size)}")
 
 
 def _parts(roots: list[Any]) -> Iterator[dict[str, Any]]:
@@ -104,10 +113,6 @@ def _check_template(part: dict[str, Any], path: Path) -> None:
         name = special.get("id") if isinstance(special, dict) else None
         if name is not None and not (isinstance(defined, dict) and name in defined):
             raise _refused(path, f"adds {shown(name)}, which its special_tokens lack")
-
-
-def _positive(value: Any) -> bool:
-    return isinstance(value, int) and value > 0
 
 
 def _refused(path: Path, what: str) -> ModelError:

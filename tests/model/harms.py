@@ -30,7 +30,8 @@ Harm = Callable[[Path], object]
 
 EMBEDDING, GATE = "model.embed_tokens.weight", "model.layers.3.mlp.gate.weight"
 Q_PROJ = "model.layers.5.self_attn.q_proj.weight"
-NAN, INF, HUGE = (struct.pack("<H", bits) for bits in (0x7FC0, 0x7F80, 0x7F7F))  # bfloat16
+# Numbers in bfloat16; the last two are 3.4e38 and 8.9e17.
+NAN, INF, HUGE, LARGE = (struct.pack("<H", bits) for bits in (0x7FC0, 0x7F80, 0x7F7F, 0x5D46))
 
 
 def config(**changes: Any) -> Harm:

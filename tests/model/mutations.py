@@ -26,6 +26,7 @@ from tests.model.harms import (
     GATE,
     HUGE,
     INF,
+    LARGE,
     NAN,
     POINTER,
     Q_PROJ,
@@ -295,7 +296,12 @@ VALUES: dict[str, Row] = {
         "v_proj.weight holds 7 ",
     ),
     "sound weights, no sound result": (
-        together(zeroed, config(rms_norm_eps=0.0)), "NaN or infinite logits",
+        together(
+            values("model.layers.0.input_layernorm.weight", LARGE * 128),
+            values("model.layers.0.self_attn.v_proj.weight", LARGE * 128 * 128),
+            values("model.layers.0.self_attn.o_proj.weight", LARGE * 128 * 128),
+        ),
+        "NaN or infinite logits",
     ),
     "all weights zero": (zeroed, None),
 }  # fmt: skip

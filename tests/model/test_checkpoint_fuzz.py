@@ -19,7 +19,7 @@ from tests.model.fuzz_worker import MARK
 
 PATIENCE = 20.0  # for one mutant
 START = 120.0  # for a worker to import everything
-QUICK, WHOLE = range(60), range(60, 700)
+QUICK, WHOLE = range(150), range(150, 2000)
 
 
 class Worker:
