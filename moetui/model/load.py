@@ -53,7 +53,7 @@ def load(
         progress("building the network")
         network, config, stored = build(checkpoint, float32=_on_cpu())
         progress("reading the tokenizer")
-        tokenizer = read_tokenizer(folder)
+        tokenizer = read_tokenizer(folder, config)
     check_vocabulary(tokenizer, embedding_rows(network), folder)
     read_weights(network, folder, progress)
     progress("testing what can be read")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ _SAMPLE = "".join(map(chr, range(32, 127)))
 _SETTINGS = {"trust_remote_code": False, "chat_template_type": None, "tool_parser_type": None}
 
 
-def read_tokenizer(folder: Path) -> Any:
+def read_tokenizer(folder: Path, config: Mapping[str, Any] | None = None) -> Any:
     """mlx-lm's wrapper of the tokenizer in `folder`, which has been seen to work.
 
-    Raises ModelError when it cannot be read, wants to run code, or tokenizes nothing.
+    config: as mlx-lm read it, generation_config.json included: it may name further tokens that
+    end a text. Raises ModelError when it cannot be read, wants to run code, or tokenizes nothing.
     """
     from mlx_lm.utils import load_tokenizer
 
@@ -28,7 +30,7 @@ def read_tokenizer(folder: Path) -> Any:
         check_tokenizer_file(folder / "tokenizer.json")
     try:
         with quiet():
-            tokenizer = load_tokenizer(folder, _SETTINGS)
+            tokenizer = load_tokenizer(folder, _SETTINGS, _endings(config or {}))
             tokenizer.get_vocab()
             ids = tokenizer.encode(_SAMPLE)
     except (KeyboardInterrupt, SystemExit):
@@ -38,6 +40,11 @@ def read_tokenizer(folder: Path) -> Any:
     if not ids:
         raise ModelError(f"the tokenizer of {folder} makes no tokens of plain text", AGAIN)
     return tokenizer
+
+
+def _endings(config: Mapping[str, Any]) -> list[int]:
+    named = config.get("eos_token_id")
+    return [i for i in (named if isinstance(named, list) else [named]) if type(i) is int]
 
 
 def encode(tokenizer: Any, text: str, *, special: bool = True) -> list[int]:

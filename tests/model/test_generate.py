@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import threading
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 import pytest
 from mlx_lm.generate import generate_step
 
+import moetui
+from moetui.demo import checkpoint
 from moetui.model import Model
 from moetui.trace import Ending, join
 from tests.model.conftest import FAMILIES
@@ -149,3 +154,16 @@ def test_a_prompt_longer_than_one_prefill_pass_is_traced_whole(
     kept = demo.trace(ids, streams=True, attention=True)
     assert kept.streams is not None and kept.streams.leaving.shape[0] == 50
     assert kept.attention is not None and kept.attention.shape[-2:] == (50, 50)
+
+
+def test_every_token_that_the_checkpoint_says_ends_a_text_ends_it(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    shutil.copytree(checkpoint("demo"), folder)
+    plain = moetui.load("demo").generate("127 + 45 =", 8)
+    written = [int(step.token_ids[0]) for step in plain]
+    third = written[2]
+    settings = {"eos_token_id": [0, third], "pad_token_id": 0}
+    (folder / "generation_config.json").write_text(json.dumps(settings))
+    ended = moetui.load(folder).generate("127 + 45 =", 8)
+    assert [int(step.token_ids[0]) for step in ended] == written[: written.index(third) + 1]
+    assert ended.ending is Ending.END_OF_TEXT
