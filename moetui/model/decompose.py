@@ -11,6 +11,7 @@ linear too; its bias is a part of its own.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -36,14 +37,21 @@ class Decomposition:
     """Splits the router logits of one model; W of all layers is stacked once.
 
     `probe` is one captured pass with all sources: it shows which norm stands before each router,
-    and where the parts come from. kept: the sources that `read` needs of later passes.
+    and where the parts come from. `without_experts`: by layer, what the blocks that do more than
+    route put out in that pass without their experts. kept: the sources that `read` needs of later
+    passes.
     """
 
-    def __init__(self, architecture: Architecture, probe: PassRecord) -> None:
+    def __init__(
+        self,
+        architecture: Architecture,
+        probe: PassRecord,
+        without_experts: Mapping[int, mx.array],
+    ) -> None:
         self._sites = list(architecture.sites.values())
         self._norms = [probe.layers[site.layer].norm for site in self._sites]
         self._E = architecture.num_experts
-        self._sources = Sources(architecture, probe)
+        self._sources = Sources(architecture, probe, without_experts)
         self.kept = self._sources.kept
         self._here = mx.array([site.layer for site in self._sites])
         self._W = mx.stack([self._padded(site.matrix()) for site in self._sites])

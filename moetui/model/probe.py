@@ -7,6 +7,8 @@ the panes that need it stay empty.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
@@ -20,7 +22,7 @@ from moetui.model.edits import NONE, Edits
 from moetui.model.files import first_line
 from moetui.model.lens import Lens
 from moetui.model.readings import effective_weights, read
-from moetui.model.records import LayerRecord, PassRecord, Want
+from moetui.model.records import SOURCES, LayerRecord, PassRecord, Want
 from moetui.model.selection import Ranking, ranking_signs
 from moetui.trace.shares import completeness
 
@@ -36,6 +38,27 @@ class _Shifted(Edits):
 
     def logits(self, layer: int, logits: mx.array) -> mx.array:
         return logits + 1
+
+
+class _Silent(Edits):
+    """The experts put out nothing."""
+
+    def outputs(self, layer: int, outputs: mx.array, indices: mx.array) -> mx.array:
+        return mx.zeros_like(outputs)
+
+
+class _Beside(Edits):
+    """Every block runs a second time without its experts; `outputs` are what it puts out then."""
+
+    def __init__(self, capture: Capture) -> None:
+        self._capture = capture
+        self.outputs_without: dict[int, mx.array] = {}
+
+    def before_block(self, layer: int, block: Callable[[], object]) -> None:
+        with self._capture.aside(_Silent()):
+            output = block()
+        if isinstance(output, mx.array):
+            self.outputs_without[layer] = output
 
 
 class Probe:
@@ -73,8 +96,8 @@ class Probe:
         self.lens.set_tuples([layer.returns_tuple for layer in record.layers])
         self.lens_error = self._test_lens(record, stream)
         self.decomposition: Decomposition | None = None
-        self._capture.kept = frozenset()
         self.decomposition_error = self._test_decomposition(record) if routed else None
+        self._capture.kept = self.decomposition.kept if self.decomposition else frozenset()
         self.shift_invariant = self._test_shift(routed) if routed else True
 
     def _pass(self, edits: Edits = NONE) -> PassRecord:
@@ -140,14 +163,18 @@ class Probe:
                 "stream is not one sum per token"
             )
         try:
-            decomposition = Decomposition(self.architecture, record)
+            beside = _Beside(self._capture)
+            if any(site.shares_block for site in self.architecture.sites.values()):
+                self._capture.kept = SOURCES
+                record = self._pass(beside)
+            decomposition = Decomposition(self.architecture, record, beside.outputs_without)
             host = read(record, self.architecture, decomposition, Want()).fetch()
         except (RuntimeError, ValueError, TypeError, AttributeError, IndexError) as problem:
             return f"the router logits of this architecture cannot be split by source ({problem})"
         worst = float(np.max(completeness(host["router_parts"], host["router_logits"])))
         if not worst <= self._tolerance:
             return f"the sources of the router logits miss them by {worst:.1e}"
-        self.decomposition, self._capture.kept = decomposition, decomposition.kept
+        self.decomposition = decomposition
         return None
 
     def _test_shift(self, before: list[LayerRecord]) -> bool:

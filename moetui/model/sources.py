@@ -9,6 +9,7 @@ elementwise and is followed. All this is looked up once, in the probe's pass, on
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -62,17 +63,23 @@ class LayerSources:
 
 
 class Sources:
-    """The named parts of one model's stream. `probe` is a pass with all sources.
+    """The named parts of one model's stream. `probe` is a pass with all sources,
+    `without_experts` what its blocks put out without their experts, by layer.
 
     names: the parts besides the embedding, in their order. kept: the sources of later passes that
     `added` needs.
     """
 
-    def __init__(self, architecture: Architecture, probe: PassRecord) -> None:
+    def __init__(
+        self,
+        architecture: Architecture,
+        probe: PassRecord,
+        without_experts: Mapping[int, mx.array],
+    ) -> None:
         self._sites = architecture.sites
         self._layers = [_layer_sources(layer) for layer in probe.layers]
         self._parallel = any(layer.mixed_unit for layer in self._layers)
-        self._splits = self._can_split(probe)
+        self._splits = self._can_split(probe, without_experts)
         self.kept = self._needed(probe)
         attention = all(layer.attention for layer in self._layers)
         self._attention = ATTENTION if attention else MIXED
@@ -129,16 +136,14 @@ class Sources:
             ]
         )
 
-    def _can_split(self, probe: PassRecord) -> bool:
-        """Whether every block shows the sum of its routed experts in the stream's width, and some
-        block adds more than that."""
-        blocks = [(probe.layers[i], self._layers[i]) for i in self._sites]
+    def _can_split(self, probe: PassRecord, without_experts: Mapping[int, mx.array]) -> bool:
+        """Whether every block shows the sum of its routed experts, some block adds more than
+        that, and it is by that sum that such a block differs from itself without experts."""
         return any(site.shares_block for site in self._sites.values()) and all(
-            source.experts
-            and record.routed_sum is not None
-            and record.block_output is not None
-            and record.routed_sum.shape[-1] == record.block_output.shape[-1]
-            for record, source in blocks
+            self._layers[i].experts
+            and probe.layers[i].routed_sum is not None
+            and (not site.shares_block or _is_routed_sum(probe.layers[i], without_experts.get(i)))
+            for i, site in self._sites.items()
         )
 
     def _needed(self, probe: PassRecord) -> frozenset[str]:
@@ -164,6 +169,15 @@ def _layer_sources(record: LayerRecord) -> LayerSources:
     if not before.any() and (units := _units(after, block, mixed)) is not None:
         return LayerSources(True, True, *units)
     return LayerSources(attention, False)
+
+
+def _is_routed_sum(record: LayerRecord, without: mx.array | None) -> bool:
+    """Whether the block puts out `routed_sum` more than without its experts: not where the sum is
+    projected or normed before it is put out."""
+    routed, experts = _host(record.routed_sum), _host(record.block_output) - _host(without)
+    if routed.shape != experts.shape:
+        return False
+    return bool(np.abs(routed - experts).max() <= _TOLERANCE * np.abs(experts).max())
 
 
 def _routed_part(record: LayerRecord, unit: float, like: mx.array) -> mx.array:

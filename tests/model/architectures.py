@@ -236,9 +236,9 @@ def config_of(name: str) -> dict[str, Any]:
     return {**COMMON, **entry, "model_type": model_type}
 
 
-def build(name: str, seed: int = 0) -> nn.Module:
-    """A random instance in float32, the same for the same seed."""
-    config = config_of(name)
+def build(name: str, seed: int = 0, **changes: Any) -> nn.Module:
+    """A random instance in float32, the same for the same seed; `changes` to its settings."""
+    config = {**config_of(name), **changes}
     mx.random.seed(seed)  # what keeps its own initial value
     model_class, args_class = _get_classes(config)
     model = model_class(args_class.from_dict(config))

@@ -9,11 +9,14 @@ import mlx_lm.models
 import numpy as np
 import pytest
 from mlx_lm.models.cache import make_prompt_cache
+from mlx_lm.utils import load_tokenizer
 
 import moetui
 from moetui.errors import ModelError
-from tests.model.architectures import ARCHITECTURES, save
+from moetui.model.model import Model
+from tests.model.architectures import ARCHITECTURES, build, save
 from tests.model.matrix import CHECKS, README, cell, subject_of, written
+from tests.reference.values import DATA
 
 SEPARATE = "experts as separate modules"
 NOT_ONE_SUM = "residual stream is not one sum"
@@ -61,6 +64,17 @@ def test_a_checkpoint_of_every_architecture_loads_from_disk(name: str, tmp_path:
 def test_the_readme_shows_the_table_as_it_is_now() -> None:
     text = README.read_text(encoding="utf-8")
     assert written(text) == text, "python -m tests.model.matrix --write"
+
+
+def test_a_sum_that_is_projected_afterwards_is_not_told_from_the_shared_expert() -> None:
+    """As wide as the stream, so that only the block's output without experts can tell."""
+    network = build("nemotron_h (latent)", moe_latent_size=64)
+    folder = DATA / "olmoe"
+    model = Model(
+        "wide", folder, network, load_tokenizer(folder), {"model_type": "nemotron_h"}, "float32"
+    )
+    assert "experts, combined" in model.info.part_names
+    assert "shared expert" not in model.info.part_names
 
 
 def test_the_table_names_every_model_file_with_an_expert_bank() -> None:
