@@ -15,9 +15,11 @@ class Edits:
     Every method returns what the model goes on with; returning the very array it was given
     leaves the pass bit for bit as it is. `layer` is the decoder layer.
 
-    needs_residuals: `leaving` has to be told the stream at the router.
+    described: the interventions that it carries out, in words. needs_residuals: `leaving` has to
+    be told the stream at the router.
     """
 
+    described: tuple[str, ...] = ()
     needs_residuals = False
 
     def taps(self) -> Sequence[Tap]:

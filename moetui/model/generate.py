@@ -97,7 +97,8 @@ class Generation:
                 positions=np.zeros(1, np.int32),
                 token_text=self._model.texts.text,
             )
-        return self._model.make_trace(np.array([token], np.int32), readings, lens, prompt_tokens=0)
+        ids = np.array([token], np.int32)
+        return self._model.make_trace(ids, readings, lens, prompt_tokens=0, edits=self._edits)
 
 
 def _greedy(trace: Trace) -> int:

@@ -21,7 +21,7 @@ from moetui.model.parts import PartChange, changed
 from moetui.model.reselect import Rehearsal, Reselection
 from moetui.model.taps import Tap
 from moetui.model.validate import validate_rows
-from moetui.trace.interventions import Intervention, Part
+from moetui.trace.interventions import Intervention, Part, describe
 
 Change = Callable[[mx.array], mx.array]
 _BANNED = -1e9
@@ -60,6 +60,7 @@ class Interventions(Edits):
         taps: Sequence[Tap],
     ) -> None:
         self.given = tuple(given)
+        self.described = tuple(map(describe, given))
         self._capture, self._layers, self._taps = capture, layers, taps
         self.needs_residuals = any("experts" in one.parts for one in layers.values())
         # Rows of the sequence that the passes before this one read, and those with this one.

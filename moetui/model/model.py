@@ -266,7 +266,9 @@ class Model:
                 rows = rows[-1:] if start + step >= len(ids) else rows[:0]
             read = len(rows) and lens > 0 and self.info.lens_error is None
             lensed = self._read_lens(record, rows, lens) if read else None
-            parts.append(self.make_trace(chunk, readings, lensed, prompt_tokens=len(chunk)))
+            parts.append(
+                self.make_trace(chunk, readings, lensed, prompt_tokens=len(chunk), edits=edits)
+            )
         return parts[0] if len(parts) == 1 else join(parts)
 
     def _prefill_pass(self, ids: Ids, cache: Any, want: Want, edits: Edits) -> PassRecord:
@@ -306,7 +308,13 @@ class Model:
         return readout(parts, layers=N, positions=positions, token_text=self.texts.text)
 
     def make_trace(
-        self, ids: Ids, readings: LazyReadings, lens: LensReadout | None, *, prompt_tokens: int
+        self,
+        ids: Ids,
+        readings: LazyReadings,
+        lens: LensReadout | None,
+        *,
+        prompt_tokens: int,
+        edits: Edits,
     ) -> Trace:
         """Readings in host memory, with what the model is and what the tokens read."""
         host: dict[str, Any] = readings.fetch()
@@ -324,6 +332,7 @@ class Model:
             token_kinds=tuple(self.texts.kind(int(i)) for i in ids),
             token_ids=ids,
             prompt_tokens=prompt_tokens,
+            interventions=edits.described,
             layers=np.array(self.info.moe_layers, np.int32),
             lens=lens,
             streams=streams,

@@ -18,6 +18,7 @@ from moetui.trace.interventions import (
     Remap,
     ScalePart,
     TopK,
+    describe,
 )
 from moetui.trace.join import join
 from moetui.trace.shares import Shares
@@ -54,6 +55,7 @@ __all__ = [
     "TopK",
     "Trace",
     "TraceDocument",
+    "describe",
     "join",
     "open_trace",
     "save_trace",

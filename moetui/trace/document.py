@@ -49,6 +49,7 @@ class TraceDocument(msgspec.Struct, frozen=True, kw_only=True):
     token_kinds: list[str]
     token_ids: list[int]
     prompt_tokens: int
+    interventions: list[str]
     layers: list[int]
     router_logits: Numbers
     expert_ids: Numbers
@@ -68,6 +69,7 @@ def trace_document(trace: Trace) -> TraceDocument:
         token_kinds=list(trace.token_kinds),
         token_ids=trace.token_ids.tolist(),
         prompt_tokens=trace.prompt_tokens,
+        interventions=list(trace.interventions),
         layers=trace.layers.tolist(),
         router_logits=trace.router_logits.tolist(),
         expert_ids=trace.expert_ids.tolist(),

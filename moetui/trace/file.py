@@ -60,6 +60,7 @@ class _Header(msgspec.Struct, frozen=True, kw_only=True):
     prompt_tokens: int
     lens_text: dict[int, str]
     versions: dict[str, str]
+    interventions: tuple[str, ...] = ()
 
 
 def save_trace(trace: Trace, path: str | os.PathLike[str]) -> None:
@@ -77,6 +78,7 @@ def save_trace(trace: Trace, path: str | os.PathLike[str]) -> None:
         prompt_tokens=trace.prompt_tokens,
         lens_text=dict(trace.lens.text) if trace.lens else {},
         versions=_versions(),
+        interventions=trace.interventions,
     )
     tensors = {name: np.ascontiguousarray(value) for name, value in _tensors(trace).items()}
     data = save(tensors, metadata={_HEADER: msgspec.json.encode(header).decode()})
@@ -203,6 +205,7 @@ def _trace(header: _Header, tensors: dict[str, Any]) -> Trace:
         tokens=header.tokens,
         token_kinds=header.token_kinds,
         prompt_tokens=header.prompt_tokens,
+        interventions=header.interventions,
         lens=LensReadout(text=header.lens_text, **groups["lens"]) if groups["lens"] else None,
         streams=Streams(**groups["streams"]) if groups["streams"] else None,
         **{"selection_scores": None, **groups[""]},

@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import Literal
 
 import msgspec
+import numpy as np
 
 from moetui.trace.types import Floats
 
@@ -159,3 +160,14 @@ Intervention = (
     | AddToPart
     | PatchPart
 )
+
+
+def describe(intervention: Intervention) -> str:
+    """One line that names an intervention and its settings; arrays by their shape and norm."""
+    said = []
+    for name in intervention.__struct_fields__:
+        value = getattr(intervention, name)
+        if isinstance(value, np.ndarray):
+            value = f"{list(value.shape)} of norm {np.linalg.norm(value):.6g}"
+        said.append(f"{name}={value}")
+    return f"{type(intervention).__name__}({', '.join(said)})"

@@ -136,6 +136,7 @@ class Trace:
     lens: the logit lens; None where not captured.
     attention: float32 [N, heads, T, T], the probability that a row gives to each position; NaN
         where a layer has no attention over tokens, or fewer heads than the widest.
+    interventions: what the pass was made to do differently, one line each (`describe`), in order.
     expert_outputs: float32 [T, L, k, H'], each selected expert's output before weighting, in the
         width in which the experts work (H, unless the block projects their sum afterwards).
     """
@@ -157,6 +158,7 @@ class Trace:
     streams: Streams | None = None
     attention: Floats | None = None
     expert_outputs: Floats | None = None
+    interventions: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.token_ids)

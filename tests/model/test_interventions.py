@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -27,6 +28,8 @@ from moetui.trace import (
     Remap,
     ScalePart,
     TopK,
+    join,
+    trace_document,
 )
 from tests.model.conftest import FAMILIES
 from tests.model.intervened import IDS, ROUTING, changed, plain, tiny
@@ -359,3 +362,21 @@ def test_interventions_can_be_named_without_importing_mlx() -> None:
     names |= {"ScalePart", "AddToPart", "PatchPart"}
     assert names <= set(moetui.__all__)
     assert all(getattr(moetui, name) is getattr(moetui.trace, name) for name in names)
+
+
+def test_a_trace_says_what_it_was_made_with_and_so_does_its_file(
+    demo: Model, tmp_path: Path
+) -> None:
+    assert demo.trace("127 + 45 =").interventions == ()
+    push = AddToPart(part="attention", vector=np.full(demo.info.hidden_size, 0.5, np.float32))
+    with demo.intervene(Drop(experts=(3,), layers=(2,))):
+        generation = demo.generate("127 + 45 =", 2, interventions=[push])
+        whole = join([generation.prompt, *generation])
+    norm = f"{0.5 * demo.info.hidden_size**0.5:.6g}"
+    assert whole.interventions == (
+        "Drop(experts=(3,), layers=(2,), renormalise=False)",
+        f"AddToPart(part=attention, vector=[{demo.info.hidden_size}] of norm {norm}, layers=None)",
+    )
+    whole.save(tmp_path / "changed.moetrace")
+    assert moetui.open_trace(tmp_path / "changed.moetrace").interventions == whole.interventions
+    assert trace_document(whole).interventions == list(whole.interventions)
