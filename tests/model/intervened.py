@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
+import pytest
 from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.models.switch_layers import SwitchGLU, SwitchMLP
@@ -29,7 +30,18 @@ K_NAMES = {
     "num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "moe_top_k",
     "top_k_experts",
 }  # fmt: skip
+# One of every kind of block: tested always. The others are tested with the slow tests.
+KINDS = {
+    "Klear", "bailing_moe", "deepseek_v3", "gemma4_text", "gpt_oss", "granitemoe", "kimi_linear",
+    "laguna", "llama4", "longcat_flash", "mixtral", "nemotron_h (latent)", "olmoe", "phimoe",
+    "qwen2_moe",
+}  # fmt: skip
 IDS = [int(i) for i in np.random.default_rng(5).integers(1, 288, 30)]
+
+
+def often(names: Iterable[str]) -> list[Any]:
+    """The architectures `names` as parameters, those that repeat a kind among the slow ones."""
+    return [name if name in KINDS else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 @cache

@@ -32,7 +32,7 @@ from moetui.trace import (
     trace_document,
 )
 from tests.model.conftest import FAMILIES
-from tests.model.intervened import IDS, ROUTING, changed, plain, tiny
+from tests.model.intervened import IDS, ROUTING, changed, often, plain, tiny
 from tests.model.test_capture import some_ids, state_of
 from tests.model.test_generate import plain_generation
 
@@ -93,7 +93,7 @@ def test_what_changes_nothing_leaves_every_logit_bit_for_bit(model_of: ModelOf, 
     assert np.array_equal(changed(model, ids, *nothing), native)
 
 
-@pytest.mark.parametrize("name", ROUTING)
+@pytest.mark.parametrize("name", often(ROUTING))
 def test_so_it_is_in_every_architecture(name: str) -> None:
     model = tiny(name)
     ids = IDS[:3]

@@ -32,6 +32,7 @@ from tests.model.intervened import (
     build,
     changed,
     linears,
+    often,
     over,
     plain,
     set_rows,
@@ -63,7 +64,7 @@ def test_a_pass_with_k_experts_is_that_of_a_checkpoint_whose_config_says_k(
 
 
 # llama4 multiplies its input by the weights of one expert and knows no other number.
-@pytest.mark.parametrize("name", [name for name in ROUTING if name != "llama4"])
+@pytest.mark.parametrize("name", often([name for name in ROUTING if name != "llama4"]))
 def test_so_it_is_in_every_architecture(name: str) -> None:
     model = tiny(name)
     for k in (1, 2, 4):
@@ -117,7 +118,7 @@ def merged_by_hand(network: nn.Module, experts: list[int], shares: list[float]) 
     return network
 
 
-@pytest.mark.parametrize("name", ROUTING)
+@pytest.mark.parametrize("name", often(ROUTING))
 def test_merged_experts_are_a_bank_averaged_by_numpy(name: str) -> None:
     model = tiny(name)
     before = state_of(model)

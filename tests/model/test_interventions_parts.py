@@ -15,7 +15,17 @@ from moetui.model import model as model_module
 from moetui.model.parts import changed as changed_part
 from moetui.trace import AddToPart, Part, PatchPart, ScalePart, Streams
 from tests.model.conftest import FAMILIES
-from tests.model.intervened import IDS, ROUTING, Array, banks, changed, last_linear, plain, tiny
+from tests.model.intervened import (
+    IDS,
+    ROUTING,
+    Array,
+    banks,
+    changed,
+    last_linear,
+    often,
+    plain,
+    tiny,
+)
 from tests.model.test_capture import some_ids
 from tests.model.test_interventions_routing import again
 
@@ -99,7 +109,7 @@ def test_without_the_last_experts_the_model_says_what_the_lens_reads_at_its_last
     np.testing.assert_allclose(ours, read, atol=1e-5 * np.abs(read).max())
 
 
-@pytest.mark.parametrize("name", WITH_PARTS)
+@pytest.mark.parametrize("name", often(WITH_PARTS))
 @pytest.mark.parametrize("part", SUMS)
 def test_parts_of_every_architecture_are_scaled_and_added_to_in_units_of_the_stream(
     name: str, part: Part
@@ -132,7 +142,7 @@ def test_parts_of_every_architecture_are_scaled_and_added_to_in_units_of_the_str
         assert np.array_equal(sides(seen, part, layer)[1][others], after[others])
 
 
-@pytest.mark.parametrize("name", WITH_PARTS)
+@pytest.mark.parametrize("name", often(WITH_PARTS))
 def test_the_trace_of_a_changed_stream_still_adds_up(name: str) -> None:
     model = tiny(name)
     part: Part = "embedding" if name in SIDE_BY_SIDE else "experts"

@@ -26,6 +26,7 @@ from tests.model.intervened import (
     changed,
     last_linear,
     linears,
+    often,
     over,
     plain,
     set_rows,
@@ -87,7 +88,7 @@ def test_a_dropped_expert_is_one_whose_down_projection_is_zero(
     )
 
 
-@pytest.mark.parametrize("name", ROUTING)
+@pytest.mark.parametrize("name", often(ROUTING))
 def test_so_it_is_in_every_architecture(name: str) -> None:
     model = tiny(name)
     chosen = used(model)
@@ -96,7 +97,7 @@ def test_so_it_is_in_every_architecture(name: str) -> None:
     assert np.array_equal(changed(model, IDS, Drop(experts=(chosen,))), expected)
 
 
-@pytest.mark.parametrize("name", ROUTING)
+@pytest.mark.parametrize("name", often(ROUTING))
 def test_so_it_is_token_by_token_too(name: str) -> None:
     model = tiny(name)
     network = zeroed(build(name), 2, set(model.info.moe_layers))
@@ -117,7 +118,7 @@ def test_a_remapped_expert_is_one_with_the_weights_of_another(model_of: ModelOf,
     assert np.array_equal(changed(model, ids, Remap(source=1, target=4)), expected)
 
 
-@pytest.mark.parametrize("name", ROUTING)
+@pytest.mark.parametrize("name", often(ROUTING))
 def test_so_it_is_in_every_architecture_too(name: str) -> None:
     model = tiny(name)
     chosen = used(model)
@@ -212,7 +213,7 @@ def margin(scores: Array, k: int) -> Array:
     return gaps
 
 
-@pytest.mark.parametrize("name", RESELECTING)
+@pytest.mark.parametrize("name", often(RESELECTING))
 def test_the_next_best_of_the_unmasked_scores_are_chosen_in_every_architecture(
     name: str,
 ) -> None:
@@ -310,7 +311,7 @@ def test_added_logits_are_an_added_router_bias(model_of: ModelOf) -> None:
     np.testing.assert_allclose(ours, plain(network, ids), atol=1e-5 * np.abs(ours).max())
 
 
-@pytest.mark.parametrize("name", ROUTING)
+@pytest.mark.parametrize("name", often(ROUTING))
 def test_the_router_hands_on_what_it_is_made_to_in_every_architecture(name: str) -> None:
     model = tiny(name)
     native = model.trace(IDS, lens=0)

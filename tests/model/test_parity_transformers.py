@@ -5,9 +5,8 @@ The other side is committed (see `tests/reference`), so that torch is not needed
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ import pytest
 
 import moetui
 from moetui.trace import Trace
+from tests.conftest import LargestErrors
 from tests.reference import values
 from tests.reference.values import Array, Prompt, Reference
 
@@ -36,29 +36,6 @@ TOLERANCE = {
     "expert_outputs": 1e-5,
     "lens_logprobs": 1e-5,
 }
-
-
-@dataclass(eq=False)  # pytest hashes its plugins
-class LargestErrors:
-    """The largest relative error of every field and family, printed when the tests are over."""
-
-    of: dict[str, dict[str, float]] = field(default_factory=lambda: defaultdict(dict))
-
-    def note(self, family: str, name: str, error: float) -> None:
-        self.of[family][name] = max(error, self.of[family].get(name, 0.0))
-
-    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        terminalreporter.section("largest error against transformers, relative to the field")
-        for family, errors in sorted(self.of.items()):
-            fields = "  ".join(f"{name} {error:.1e}" for name, error in sorted(errors.items()))
-            terminalreporter.write_line(f"{family}: {fields}")
-
-
-@pytest.fixture(scope="session")
-def errors(request: pytest.FixtureRequest) -> LargestErrors:
-    found = LargestErrors()
-    request.config.pluginmanager.register(found, "largest-errors")
-    return found
 
 
 @dataclass
