@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from moetui.analyses.router_margin import eligible_experts
 from moetui.trace import NO_EXPERT, Trace
 
 Array = NDArray[np.float64]
@@ -79,7 +80,7 @@ def layer_detail(trace: Trace, index: int, layer: int) -> LayerDetail | None:
         passed_over=passed_over,
         margin=chosen[-1].logit - passed_over[0].logit if passed_over else None,
         score_margin=_score_margin(chosen[-1], passed_over),
-        margin_chance=_margin_chance(real, len(ids)) if _by_logit(chosen, passed_over) else None,
+        margin_chance=_margin_chance(real, len(ids)) if _by_logit(z, ids, passed_over) else None,
         logit_deviation=float(real.std()),
         entropy=entropy,
         entropy_normalized=entropy / float(np.log(len(real))) if len(real) > 1 else 0.0,
@@ -99,21 +100,19 @@ def _expert(expert: int, z: Array, score: Array | None, weight: float | None) ->
 
 
 def _passed_over(ids: NDArray[np.int64], z: Array, score: Array | None) -> list[int]:
-    """The experts that did not run, by selection score; masked groups are not eligible."""
-    ranked = np.where(np.isnan(z), -np.inf, z if score is None else score)
-    if score is not None:
-        # Masked out is −inf in some families and exactly 0 in others; a logit of 0 may rank as 0.
-        ranked[(score == 0) & (z != 0)] = -np.inf
+    """The eligible experts that did not run, by selection score."""
+    ranked = z if score is None else score
+    ranked = np.where(eligible_experts(ranked, z), ranked, -np.inf)
     ranked[ids] = -np.inf
-    ranked[np.isnan(ranked)] = -np.inf
     order = np.argsort(-ranked, kind="stable")
     return [int(e) for e in order if np.isfinite(ranked[e])]
 
 
-def _by_logit(chosen: list[ChosenExpert], passed_over: list[ChosenExpert]) -> bool:
-    """Whether the experts with the highest logits ran."""
-    lowest = min(expert.logit for expert in chosen)
-    return all(expert.logit <= lowest for expert in passed_over)
+def _by_logit(z: Array, ids: NDArray[np.int64], passed_over: list[ChosenExpert]) -> bool:
+    """Whether the experts with the highest logits ran, and the next one is first in line."""
+    rest = np.delete(z, ids)
+    highest = np.nanmax(rest, initial=-np.inf)
+    return bool(passed_over and z[ids].min() >= highest == passed_over[0].logit)
 
 
 def _score_margin(last: ChosenExpert, passed_over: list[ChosenExpert]) -> float | None:

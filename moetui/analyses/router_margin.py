@@ -33,7 +33,7 @@ class LayerMargin:
     """The gap of every token at one layer.
 
     parts: float64 [T, G + 1], the gap by part, the correction bias last; NaN where no expert was
-        eligible and unselected.
+        eligible and unselected, or one at the boundary has its score from a group's mask.
     link: how scores follow from logits: "monotone" (the gap is in logits), "sigmoid + bias",
         "softmax + bias" (the gap is in score), or "undefined" (then all NaN).
     """
@@ -54,31 +54,45 @@ def layer_margin(trace: Trace, index: int) -> LayerMargin:
     scores = trace.selection_scores
     s = z if scores is None else scores[:, index].astype(float)
     nothing = LayerMargin(np.full((len(z), parts.shape[1] + 1), np.nan), UNDEFINED)
-    eligible = eligible_experts(s, z)
-    edge = boundary(trace.expert_ids[:, index], s, eligible)
+    masked = masked_experts(s, z)
+    edge = boundary(trace.expert_ids[:, index], s, eligible_experts(s, z))
     if edge is None:
         return nothing
     inside, outside, defined = edge
     row = np.arange(len(z))
     gap = parts[row, :, inside] - parts[row, :, outside]
-    gap[~defined] = np.nan
+    # The score that a mask gave does not follow from logits: no part of it is theirs.
+    gap[~defined | masked[row, inside] | masked[row, outside]] = np.nan
+    eligible = np.asarray(np.isfinite(s) & np.isfinite(z) & ~masked)
     if _monotone(z, s, eligible):
-        return LayerMargin(np.pad(gap, ((0, 0), (0, 1))), MONOTONE)
+        return LayerMargin(np.column_stack([gap, 0.0 * gap[:, :1]]), MONOTONE)
     for link, function in _LINKS.items():
         score = function(np.where(np.isfinite(z), z, -np.inf))
         bias = _constant_bias(s - score, eligible)
         if bias is not None:
             slope = _slope(score[row, inside] - score[row, outside], gap.sum(axis=-1))
-            correction = bias[inside] - bias[outside]
+            correction = np.where(np.isnan(gap[:, 0]), np.nan, bias[inside] - bias[outside])
             return LayerMargin(np.column_stack([gap * slope[:, None], correction]), link)
     return nothing
 
 
+def masked_experts(s: Numbers, z: Numbers) -> Flags:
+    """bool [..., E]: the experts of groups that were left out, where these are scored exactly 0.
+
+    A logit of exactly 0 may rank as 0 without any mask.
+    """
+    return np.asarray(np.isfinite(z) & (s == 0) & (z != 0))
+
+
 def eligible_experts(s: Numbers, z: Numbers) -> Flags:
-    """bool [T, E]: the experts that top-k could choose, by what it ranked and their logits."""
-    # Experts masked out by their group are −inf or exactly 0 in the families that mask.
-    # A logit of exactly 0 may rank as 0 without any mask.
-    return np.asarray(np.isfinite(s) & np.isfinite(z) & ((s != 0) | (z == 0)))
+    """bool [..., E]: the experts that top-k could choose, by what it ranked and their logits.
+
+    A mask of −inf always keeps a group out. A mask of 0 does so as long as scores are positive:
+    where a correction bias makes some negative, top-k ranks the masked experts above these.
+    """
+    known = np.isfinite(s) & np.isfinite(z)
+    outranks = (known & (s < 0)).any(axis=-1, keepdims=True)
+    return np.asarray(known & (~masked_experts(s, z) | outranks))
 
 
 def boundary(

@@ -125,16 +125,16 @@ class Pairs:
                 nothing = np.full(len(self), np.nan)
                 return Edge(np.zeros(len(self), bool), nothing, nothing, None)
             unit, scores = "selection score", known
-        eligible = eligible_experts(scores[1], logits[1])
-        found = boundary(self.reference.expert_ids[:, index], scores[1], eligible)
+        ours, theirs = (eligible_experts(s, z) for s, z in zip(scores, logits, strict=True))
+        found = boundary(self.reference.expert_ids[:, index], scores[1], theirs)
         if found is None:  # every expert is used
             nothing = np.full(len(self), np.nan)
             return Edge(np.zeros(len(self), bool), nothing, nothing, unit)
         inside, outside, defined = found
         row = np.arange(len(self))
         gaps = [s[row, inside] - s[row, outside] for s in scores]
-        # An expert whose group is masked in one checkpoint has no score there.
-        known_in_both = defined & np.isfinite(gaps).all(axis=0)
+        # An expert whose group is masked in one checkpoint has no score of its own there.
+        known_in_both = defined & ours[row, inside] & ours[row, outside]
         return Edge(known_in_both, gaps[1], gaps[0] - gaps[1], unit)
 
 

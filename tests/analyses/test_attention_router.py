@@ -252,6 +252,35 @@ def test_experts_masked_out_by_their_group_are_not_eligible():
     assert layer_margin(trace, 0).parts[0] == pytest.approx([4 - 2, 0, 0, 0])
 
 
+def test_a_gap_to_the_zero_of_a_group_mask_has_no_parts():
+    # A correction bias makes all scores negative, so that masked experts rank first: every other
+    # token masks experts 4 and 5, and the boundary lies between one of their zeros and the rest.
+    rng = np.random.default_rng(11)
+    parts = rng.normal(size=(20, 1, 3, 6))
+    scores = expit(parts.sum(axis=2)) - 1.5
+    scores[::2, 0, 4:] = 0
+    margin = layer_margin(trace_of(parts, k=2, scores=scores), 0)
+    assert margin.link == "monotone"
+    assert np.isnan(margin.parts[::2]).all()
+    ranked = np.argsort(-scores[1::2, 0], axis=-1)
+    z, row = parts.sum(axis=2)[1::2, 0], np.arange(10)
+    gaps = z[row, ranked[:, 1]] - z[row, ranked[:, 2]]
+    assert margin.parts[1::2].sum(axis=-1) == pytest.approx(gaps)
+
+
+def test_a_token_without_a_gap_adds_no_correction_bias_to_the_margin():
+    rng = np.random.default_rng(12)
+    parts, bias = rng.normal(size=(30, 1, 3, 8)), np.linspace(0.1, 0.8, 8)
+    scores = expit(parts.sum(axis=2)) + bias
+    full = layer_margin(trace_of(parts, k=2, scores=scores), 0)
+    assert full.link == "sigmoid + bias"
+    unchosen = np.argsort(-scores[0, 0], axis=-1)[2:]
+    scores[0, 0, unchosen] = 0  # one token whose groups leave no alternative
+    margin = layer_margin(trace_of(parts, k=2, scores=scores), 0)
+    assert np.isnan(margin.parts[0]).all()
+    assert margin.parts[1:] == pytest.approx(full.parts[1:])
+
+
 def test_scores_that_follow_from_no_known_link_give_no_margin():
     rng = np.random.default_rng(7)
     parts = rng.normal(size=(10, 1, 3, 8))

@@ -206,6 +206,19 @@ def test_experts_outside_the_chosen_groups_are_no_alternative():
     assert not Pairs.of([(whole, whole)]).edge(0).known.any()
 
 
+def test_a_boundary_expert_that_the_other_checkpoint_masks_has_no_change_of_its_gap():
+    scores = np.tile(np.array([0.9, 0.8, 0.7, 0.6, 0.0, 0.0, 0.0, 0.0]), (6, 1, 1))
+    logits = np.tile(np.array([1.0, 0.9, 0.8, 0.5, 3, 3, 3, 3]), (6, 1, 1))
+    reference = routing(np.tile([0, 1, 2], (6, 1, 1)), logits, np.float32(scores))
+    other = scores.copy()
+    other[:, :, 3] += 0.05
+    other[:4, :, 3] = 0  # its group lost there
+    model = routing(np.tile([0, 1, 2], (6, 1, 1)), logits, np.float32(other))
+    edge = Pairs.of([(model, reference)]).edge(0)
+    assert edge.known.tolist() == [False] * 4 + [True] * 2
+    assert edge.typical_change == pytest.approx(0.05, abs=1e-6)
+
+
 def test_where_the_scores_are_hidden_near_ties_are_unknown_and_the_rest_is_not():
     rng = np.random.default_rng(5)
     sets = [rng.permuted(np.tile(np.arange(E), (2, 6, 1)), axis=-1)[..., :K] for _ in range(50)]

@@ -51,6 +51,24 @@ def test_masked_experts_are_not_passed_over():
     assert [e.expert for e in layer_detail(trace, 0, 0).passed_over] == [1, 2]
 
 
+def test_a_mask_of_zero_outranks_scores_that_a_correction_bias_made_negative():
+    # Experts 2 to 4 are masked; 2 ran, since 0 beats −0.1, and 3 is next in line, just as good.
+    trace = routed_by([0.3, -0.1, 0, 0, 0], [2.0, 1.5, -1.0, -2.0, -3.0], [0, 2], [0.7, 0.3])
+    found = layer_detail(trace, 0, 0)
+    assert [e.expert for e in found.passed_over] == [3, 4, 1]
+    assert found.score_margin == 0
+    assert found.margin == pytest.approx(-1.0 - -2.0)
+
+
+def test_chance_of_a_margin_is_not_given_where_a_group_mask_hides_the_next_logit():
+    # The highest logits ran, but the gap is to the third best of the rest: no gap of neighbours.
+    logits = [3.0, 2.0, 1.9, 0.5]
+    masked = routed_by([0.9, 0.8, 0.0, 0.6], logits, [0, 1], [0.6, 0.4])
+    assert layer_detail(masked, 0, 0).margin_chance is None
+    plain = routed_by([0.9, 0.8, 0.7, 0.6], logits, [0, 1], [0.6, 0.4])
+    assert layer_detail(plain, 0, 0).margin_chance is not None
+
+
 def test_without_selection_scores_logits_rank_and_no_score_is_claimed():
     trace = routed_by(None, [3.0, 1.0, 2.0], [0], [1.0])
     found = layer_detail(trace, 0, 0)
