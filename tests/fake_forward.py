@@ -96,6 +96,9 @@ class FakeForward:
             lens=self._lens(logits[-1], len(ids) - 1, lens) if lens else None,
         )
 
+    def token_text(self, token_id: int) -> str:
+        return f" w{token_id}"
+
     def nll(self, text_or_ids: Prompt, interventions: Sequence[Intervention] = ()) -> Floats:
         self.passes.append(("nll", tuple(interventions)))
         ids = self._ids(text_or_ids)

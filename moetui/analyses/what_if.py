@@ -179,12 +179,12 @@ class _Study:
         self._forward, self._request = forward, request
         self._read = request.token_ids[: request.row + 1]
         self._followed = len(request.token_ids) - len(self._read)
-        self._base = forward.trace(self._read, lens=TOP)
+        self._base = forward.trace(self._read, lens=0)
         check_changes(request.changes, self._base)
         self._base_nll = self._nll(())
-        self._changed = forward.trace(self._read, lens=TOP, interventions=request.changes)
+        self._changed = forward.trace(self._read, lens=0, interventions=request.changes)
         self._outcome = self._judge(self._changed, request.changes)
-        self._next_tokens = _next_tokens(self._base, self._changed)
+        self._next_tokens = _next_tokens(forward, self._base, self._changed)
         self._possible = possible_controls(request.changes, self._base)
         self.planned = controls_of(
             request.changes, self._base, count=request.controls, seed=request.seed
@@ -318,7 +318,7 @@ def _control_name(changes: Sequence[Change]) -> str:
     return "random experts" if named == 1 else f"random sets of {named} experts"
 
 
-def _next_tokens(base: Trace, changed: Trace) -> tuple[NextToken, ...]:
+def _next_tokens(forward: Forward, base: Trace, changed: Trace) -> tuple[NextToken, ...]:
     """The most probable next tokens of either distribution, those most probable in one first."""
     log_p, log_q = log_softmax(base.logits), log_softmax(changed.logits)
     order_p = np.argsort(-log_p, kind="stable")
@@ -326,13 +326,10 @@ def _next_tokens(base: Trace, changed: Trace) -> tuple[NextToken, ...]:
     listed = sorted(
         {*order_p[:TOP].tolist(), *order_q[:TOP].tolist()}, key=lambda i: -max(log_p[i], log_q[i])
     )
-    text: dict[int, str] = {}
-    for trace in (base, changed):
-        text.update(trace.lens.text if trace.lens is not None else {})
     return tuple(
         NextToken(
             token_id=token,
-            text=text.get(token, f"#{token}"),
+            text=forward.token_text(token),
             before=float(np.exp(log_p[token])),
             after=float(np.exp(log_q[token])),
             rank_before=int((log_p > log_p[token]).sum()),

@@ -63,6 +63,9 @@ class _Stoppable:
     def info(self) -> ModelInfo:
         return self.model.info
 
+    def token_text(self, token_id: int) -> str:
+        return self.model.token_text(token_id)
+
     def trace(
         self, text_or_ids: Prompt, *, lens: int = 5, interventions: Sequence[Intervention] = ()
     ) -> Trace:

@@ -18,6 +18,9 @@ class Forward(Protocol):
     def info(self) -> ModelInfo:
         """What the model is."""
 
+    def token_text(self, token_id: int) -> str:
+        """Readable text of one token."""
+
     def trace(
         self, text_or_ids: Prompt, *, lens: int = 5, interventions: Sequence[Intervention] = ()
     ) -> Trace:

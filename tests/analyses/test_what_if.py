@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import msgspec
 import numpy as np
@@ -304,3 +305,17 @@ def test_a_finding_survives_json():
     finding = found(FakeForward(push=push(l1e6=2.0)), Drop(experts=(6,), layers=(1,)))
     assert msgspec.json.decode(msgspec.json.encode(finding), type=WhatIf) == finding
     assert msgspec.json.schema(WhatIf)
+
+
+class WithoutLens(FakeForward):
+    """As an architecture whose logit lens cannot be read: no trace has one."""
+
+    def trace(self, *of, **more):
+        return replace(super().trace(*of, **more), lens=None)
+
+
+def test_next_tokens_have_their_text_where_the_lens_cannot_be_read():
+    finding = found(WithoutLens(push=push(l1e6=2.0)), Drop(experts=(6,), layers=(1,)))
+    assert [token.text for token in finding.next_tokens] == [
+        f" w{token.token_id}" for token in finding.next_tokens
+    ]
