@@ -68,9 +68,13 @@ MOMENTS = {
     "nothing": Moment(),
     "model only": Moment(Snapshot(model=make_model_info())),
 }
+COMMON = {"moe", "session", "padded", "dense", "against A", "nothing"}
+SLOW = pytest.mark.slow
 
 
-@pytest.mark.parametrize("name", MOMENTS)
+@pytest.mark.parametrize(
+    "name", [n if n in COMMON else pytest.param(n, marks=SLOW) for n in MOMENTS]
+)
 @pytest.mark.parametrize("pane_type", PANES)
 async def test_rows_fill_the_pane_exactly_at_every_size(pane_type, name):
     pane = pane_type()
