@@ -162,12 +162,16 @@ class Capture:
         def around(call: Callable[..., Any], x: mx.array, *args: Any, **kwargs: Any) -> Any:
             record = self._record.layers[index]
             # A mixer is handed a mask and a cache, a feed-forward part nothing but its input.
-            if record.at_router is None and (routes or not (args or kwargs)):
+            mixes = bool(args or kwargs) and not routes
+            record.mixed_again |= (
+                mixes and record.mixed is not None and record.at_router is not None
+            )
+            if record.at_router is None and not mixes:
                 record.at_router, record.norm = next(
                     ((h, norm) for h, out, norm in record.normed if out is x), (x, None)
                 )
             output = call(x, *args, **kwargs)
-            if (args or kwargs) and record.mixed is None:
+            if mixes and record.mixed is None:
                 record.mixed = output[0] if isinstance(output, tuple) else output
             return output
 

@@ -34,6 +34,7 @@ class LayerRecord:
     routed_sum: Σ weight · output as the block made it, where it is one tensor before anything is
     added. block_output: what the routing block put out; mixed: what the module put out that mixes
     positions; *_normed: the same after a norm that read it.
+    mixed_again: whether another such module ran once the stream had been at the router.
     attention: probabilities of every attention that the layer ran, in their order.
     """
 
@@ -54,6 +55,7 @@ class LayerRecord:
     block_normed: mx.array | None = None
     mixed: mx.array | None = None
     mixed_normed: mx.array | None = None
+    mixed_again: bool = False
     attention: list[mx.array] = field(default_factory=list)
     returns_tuple: bool = False
     normed: list[tuple[mx.array, mx.array, nn.Module]] = field(default_factory=list)

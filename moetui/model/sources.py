@@ -3,8 +3,9 @@
 What a layer adds before its router is called attention only where it is the output of the
 module that mixes positions (attention, or the recurrence or convolution in its place), times one
 number; what it adds afterwards is split into routed and shared experts only where it is the
-output of the block that routes, and the block shows the routed sum. A norm on the way multiplies
-elementwise and is followed. All this is looked up once, in the probe's pass, on the host.
+output of the block that routes, and the block shows the routed sum. Where a layer mixes positions
+once more after its router, the name says so. A norm on the way multiplies elementwise and is
+followed. All this is looked up once, in the probe's pass, on the host.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from moetui.model.records import LayerRecord, PassRecord
 EMBEDDING, STATIC, DENSE = "embedding", "static bias", "dense MLP"
 ATTENTION, MIXED = "attention", "attention, combined"
 ROUTED, SHARED, COMBINED = "routed experts", "shared expert", "experts, combined"
+WITH_ATTENTION = "experts and attention, combined"
 
 Floats = NDArray[np.float64]
 # Relative to the part: differences of a larger stream lose a few digits.
@@ -87,8 +89,13 @@ class Sources:
             self._layers[site.layer].experts and not site.shares_block
             for site in self._sites.values()
         )
-        self._experts = ROUTED if plain else COMBINED
-        dense_before_a_router = any(i not in self._sites for i in range(max(self._sites)))
+        mixed_again = any(layer.mixed_again for layer in probe.layers)
+        self._experts = ROUTED if plain else WITH_ATTENTION if mixed_again else COMBINED
+        # A layer of nothing but attention leaves as it was at its router.
+        dense_before_a_router = any(
+            i not in self._sites and layer.leaving is not layer.at_router
+            for i, layer in enumerate(probe.layers[: max(self._sites)])
+        )
         self.names: tuple[str, ...] = (
             self._attention,
             *((ROUTED, SHARED) if self._splits else (self._experts,)),

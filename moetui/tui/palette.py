@@ -131,6 +131,7 @@ PARTS = {
     "attention": ("A", "#56b4e9"),
     "routed experts": ("R", "#009e73"),
     "experts, combined": ("X", "#009e73"),
+    "experts and attention, combined": ("X", "#009e73"),
     "shared expert": ("S", "#cc79a7"),
     "dense MLP": ("D", "#f0e442"),
     "static bias": ("B", "#999999"),

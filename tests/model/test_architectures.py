@@ -61,6 +61,24 @@ def test_a_checkpoint_of_every_architecture_loads_from_disk(name: str, tmp_path:
     assert (model.info.moe_layers, model.info.top_k) == (expected.moe_layers, expected.top_k)
 
 
+@pytest.mark.parametrize("name", ["longcat_flash", "longcat_flash_ngram"])
+def test_attention_that_runs_after_the_router_is_in_the_name_of_its_part(name: str) -> None:
+    """A layer of longcat attends twice: once before its router, once after it."""
+    names = subject_of(name).model.info.part_names
+    assert names == ("embedding", "attention", "experts and attention, combined")
+
+
+@pytest.mark.parametrize("pattern, dense", [("ME*E", False), ("M-*E", True)])
+def test_a_layer_of_nothing_but_attention_is_no_dense_mlp(pattern: str, dense: bool) -> None:
+    """nemotron_h has layers of one thing each: Mamba, attention (*), an MLP (-), experts."""
+    network = build("nemotron_h", hybrid_override_pattern=list(pattern))
+    folder = DATA / "olmoe"
+    config = {"model_type": "nemotron_h"}
+    model = Model("nemotron", folder, network, load_tokenizer(folder), config, "float32")
+    assert ("dense MLP" in model.info.part_names) == dense
+    assert model.trace(np.arange(1, 9)).completeness.max() < 1e-5
+
+
 def test_the_readme_shows_the_table_as_it_is_now() -> None:
     text = README.read_text(encoding="utf-8")
     assert written(text) == text, "python -m tests.model.matrix --write"
