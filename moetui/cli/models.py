@@ -36,7 +36,7 @@ def models(context: int, form: str) -> None:
 
     Memory is an estimate of what moetui will take: the weights as they are loaded (float32 on a
     CPU, packed where they are quantised), keys and values of --context tokens, and what is
-    captured of them.
+    captured of them. Layers given as 1+47 are one dense layer and 47 that route.
     """
     from moetui.cli.models_table import print_table
     from moetui.trace import to_json

@@ -78,7 +78,8 @@ def about(model: FoundModel) -> Content:
     if model.router_bits is not None:
         facts.append(f"router {model.router_bits}-bit")
     if model.memory is not None:
-        facts.append(f"takes about {size_text(model.memory.total)} of memory")
+        size, context = size_text(model.memory.total), model.memory.context
+        facts.append(f"about {size} of memory for {context:,} tokens")
     return Content.styled(_DOT.join(facts), "$secondary")
 
 

@@ -34,6 +34,8 @@ class Session:
     `latest` is the newest snapshot, `shown` the one on the screen: they differ while the view is
     paused. `runs` is the load of every prompt that was run, the newest last. `kept` is A, which the
     cursor's token is compared with. While `following`, the cursor stays on the newest token.
+    `stopping` from the moment the engine was told to stop until it has: that may take a whole
+    forward pass.
     """
 
     def __init__(self) -> None:
@@ -43,6 +45,7 @@ class Session:
         self.mode = Mode.TOKEN
         self.choice = Choice()
         self.paused = False
+        self.stopping = False
         self.following = True
         self.runs: tuple[RunLoad, ...] = ()
         self.kept: Context | None = None
@@ -65,6 +68,8 @@ class Session:
         if snapshot.version == self.latest.version:
             return False
         self._count(snapshot)
+        if snapshot.phase is not self.latest.phase:
+            self.stopping = False
         self.latest = snapshot
         if self.paused:
             return False

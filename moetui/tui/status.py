@@ -32,11 +32,11 @@ class StatusLine(Widget):
         super().__init__(id="status")
         self._asked = model
         self._snapshot = Snapshot()
-        self._paused = False
+        self._paused, self._stopping = False, False
 
-    def show(self, snapshot: Snapshot, paused: bool) -> None:
+    def show(self, snapshot: Snapshot, paused: bool, stopping: bool) -> None:
         """Draw `snapshot`."""
-        self._snapshot, self._paused = snapshot, paused
+        self._snapshot, self._paused, self._stopping = snapshot, paused, stopping
         self.refresh()
 
     def ask(self, model: str) -> None:
@@ -47,7 +47,7 @@ class StatusLine(Widget):
     def render(self) -> Content:
         """The line, its left part about the model and its right part about the engine."""
         left = _BRAND + Content(" ")
-        right = engine_part(self._snapshot, self._paused) + Content(" ")
+        right = engine_part(self._snapshot, self._paused, self._stopping) + Content(" ")
         room = self.size.width - left.cell_length - right.cell_length - 2
         left += model_part(self._snapshot.model, self._asked, room)
         gap = max(1, self.size.width - left.cell_length - right.cell_length)
@@ -72,11 +72,11 @@ def model_part(model: ModelInfo | None, asked: str, room: int) -> Content:
     return _joined(parts)
 
 
-def engine_part(snapshot: Snapshot, paused: bool) -> Content:
+def engine_part(snapshot: Snapshot, paused: bool, stopping: bool = False) -> Content:
     """Phase, tokens per second, memory."""
     phase = snapshot.phase
     parts = [Content.styled("NO MODEL" if phase is Phase.EMPTY else phase, _PHASE_STYLES[phase])]
-    if doing := _doing(snapshot):
+    if doing := "stopping" if stopping else _doing(snapshot):
         parts[0] += Content.styled(f" {plain(doing)}", "$secondary")
     if phase is Phase.READY and snapshot.ending is Ending.CANCELLED and snapshot.rows:
         parts.append(Content.styled("stopped", "$warning"))

@@ -41,7 +41,7 @@ async def test_c_keeps_a_token_and_then_compares_it() -> None:
         await stage.press("left", "c")
         assert stage.pane("map").has_focus
         assert len(stage.toasts) == 1
-        assert stage.toasts[0].startswith("A kept: token 4 ")
+        assert stage.toasts[0].startswith("token 4 ")
         assert "Run another prompt" in stage.toasts[0]
         stage.engine.finish()
         stage.engine.prefill(another_run())
@@ -85,7 +85,7 @@ async def test_another_token_may_become_a() -> None:
         await stage.press("home", "C")
         assert stage.session.kept.token == 0
         assert stage.session.kept.recording is stage.engine.snapshot().recording
-        assert stage.toasts[-1].startswith("A kept: token 0 ")
+        assert stage.toasts[-1].startswith("token 0 ")
         await stage.press("c")
         stage.app.clear_notifications()
         await stage.until(lambda: "equal by construction" in stage.text)

@@ -111,6 +111,17 @@ def test_a_paused_view_stands_still_and_catches_up() -> None:
     assert session.shown.rows == 9
 
 
+def test_stopping_ends_with_what_was_stopped() -> None:
+    session, engine = started()
+    session.stopping = True
+    engine.step()
+    session.take(engine.snapshot())
+    assert session.stopping  # the token that was under way came to its end
+    engine.cancel()
+    session.take(engine.snapshot())
+    assert not session.stopping
+
+
 def test_the_load_of_every_run_equals_that_of_its_whole_trace() -> None:
     session, engine = started()
     for _ in range(3):

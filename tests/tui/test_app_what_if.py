@@ -142,6 +142,20 @@ async def test_escape_stops_the_study_and_keeps_what_it_found() -> None:
         assert "stopped" not in stage.text.splitlines()[0]
 
 
+async def test_until_the_pass_under_way_ends_the_status_says_stopping() -> None:
+    async with staged((120, 40), panes=None) as stage:
+        await stage.prompted()
+        stage.engine.finish()
+        await stage.settle()
+        await stage.press("x")
+        stage.engine.cancel = lambda: None  # a pass that takes its time
+        await stage.press("escape")
+        assert "STUDYING stopping" in stage.text.splitlines()[0]
+        stage.engine.say(phase=Phase.READY)
+        await stage.settle()
+        assert "stopping" not in stage.text.splitlines()[0]
+
+
 async def test_a_prompt_comes_before_a_study() -> None:
     async with staged((120, 40), panes=None) as stage:
         await stage.prompted()

@@ -109,3 +109,13 @@ async def test_negative_shares_are_left_of_the_line_on_the_screen():
         assert "A" in left
         assert "E" in right
         assert "-50" in right
+
+
+@pytest.mark.parametrize("width", [48, 58, 78, 120])
+async def test_no_source_loses_the_end_of_its_name(width):
+    names = ("embedding", "attention", "routed experts", "shared expert", "dense MLP")
+    pane = WhyPane()
+    async with staged(pane, moment=moment(info={"part_names": names}), size=(width, 20)):
+        told = re.split(r" +[EARSD] +", f" {rows(pane)[0].strip()}")
+    short = ["embed", "attn", "routed", "shared", "dense"]
+    assert told == ["", *(short if width < 120 else names)]

@@ -37,8 +37,9 @@ class ComparePane(LayerPane[ComparedContexts]):
         "ran at both; beside it what two independent choices share, mean and 95 % band. ○ lies "
         "within the band and says nothing, ● and ↑ or ↓ outside of it. TV is the total variation "
         "of the weights (0 = equal), in brackets by chance. The lens shows each layer's top token, "
-        "A in B the place of A's answer among B's guesses. C keeps another A, m shows B − A in the "
-        "map."
+        "A in B the place of A's answer among B's guesses. Jaccard: shared experts over all that "
+        "ran at either, (n) by chance; aligned: its mean over the other tokens that are equal in "
+        "both. C keeps another A, m shows B − A in the map."
     )
     HEADING = 4
 
@@ -233,6 +234,6 @@ def kept_says(moment: Moment) -> str:
     prompt = moment.kept.recording.prompt
     text = "".join(prompt.tokens[: prompt.prompt_tokens])
     return (
-        f"A kept: token {moment.kept.token} {plain(trace.tokens[row])} of {plain(text)}\n"
-        "Run another prompt or move the cursor, then c compares; m shows the difference."
+        f"token {moment.kept.token} {plain(trace.tokens[row])} of {plain(text)}\n"
+        "Run another prompt or move the cursor; then c compares."
     )

@@ -26,7 +26,8 @@ class LayerDetailPane(LinePane[LayerDetail]):
         "The decision at the cursor's layer: experts by rank with router logit, the score that "
         "was ranked and the weight that was used; below the line those passed over. The margin is "
         "the gap between the last chosen and the first passed over, chance is what a router with "
-        "random weights shows."
+        "random weights shows. Entropy is that of the router's whole distribution; unexplained is "
+        "what of the logits the sources in pane 2 miss."
     )
 
     def view_of(self, moment: Moment) -> LayerDetail | None:

@@ -28,7 +28,8 @@ class LensPane(LayerPane[LensView]):
     help = (
         "Each layer's best next tokens, read through the model's own final norm and head. ● marks "
         "the layers from which the model's answer stays on top. `rank` and `p` follow the answer "
-        "through the layers (1 = top), ↑ and ↓ say that it rose or fell."
+        "through the layers (1 = top), ↑ and ↓ say that it rose or fell. The last line is what a "
+        "token picked at random would show."
     )
 
     def view_of(self, moment: Moment) -> LensView | None:

@@ -45,8 +45,9 @@ class RoutingMapPane(LayerPane[RoutingMap]):
         "Rows are layers, columns are experts. The higher and brighter a bar, the larger the "
         "weight that the expert's output got; in Σ, the share of tokens that used the expert. "
         "A dot is an expert that was not used. In Δ, bars rise where the cursor's token B gave an "
-        "expert more weight than A, and dots hang where it gave less. Rows and columns are packed "
-        "where room is short."
+        "expert more weight than A, and dots hang where it gave less. The scale is a square root "
+        "(√), so that small weights show; even is the mean weight of the chosen, or in Σ k/E. Rows "
+        "and columns are packed where room is short."
     )
     PACKINGS = (1, 2, _BRAILLE)
 

@@ -35,11 +35,14 @@ class WhatIfPane(LinePane[WhatIf]):
     help = (
         "What the model would have said after the cursor's token if an expert (or k, or a part of "
         "a layer) were changed for every token read. x measures the change chosen last at the "
-        "cursor, w here chooses another, p pins several experts. Beside each number stand the "
-        "smallest, middle and largest of up to 20 controls: the same change made to random "
-        "experts of the layer (to other layers where no expert is named), how many of them it "
-        "exceeds, and p = (1 + those at least as large) / (1 + controls). Most controls are "
-        "experts that these tokens do not use, and do exactly nothing. It is one prompt: a "
+        "cursor, w here chooses another, p pins several experts. KL is the divergence of the "
+        "changed next-token distribution from the unchanged one (0 = equal), ΔNLL the mean rise of "
+        "−ln p of the tokens that followed, routing 1−J the mean over later layers of 1 − Jaccard "
+        "of the experts before and after (0 = the same). Beside each stand the smallest, middle "
+        "and largest of up to 20 controls: the same change made to random experts of the layer "
+        "(to other layers where no expert is named), how many of them it exceeds, and p = (1 + "
+        "those at least as large) / (1 + controls). In the strip · is one control, : up to three, "
+        "┇ more. A control whose experts no token uses does exactly nothing. It is one prompt: a "
         "description, not an effect."
     )
 
@@ -264,7 +267,8 @@ def sentence(view: WhatIf, width: int) -> str:
     if view.identical:
         unused = " No token read selects it." if view.tokens_using == 0 else ""
         idle = sum(value == 0 for value in controls)
-        also = f" So do {idle} of {len(controls)} controls." if controls else ""
+        do = "does" if idle == 1 else "do"
+        also = f" So {do} {idle} of {len(controls)} controls." if controls else ""
         return f"The change leaves the next-token logits as they were, bit for bit.{unused}{also}"
     kl = f"KL {number(view.kl.statistic.value or 0.0, digits=1)}"
     if not controls:

@@ -20,6 +20,18 @@ _SHARE = 5  # cells of a share in percent, as in "  -12"
 _SIZE = 6  # cells of what unrelated parts would give, as in " (123)"
 _SEED = 6
 _LEAST_BAR = 14
+# The sources in fewer cells.
+_SHORT = {
+    "embedding": "embed",
+    "attention": "attn",
+    "attention, combined": "attn",
+    "routed experts": "routed",
+    "experts, combined": "experts",
+    "experts and attention, combined": "experts+attn",
+    "shared expert": "shared",
+    "dense MLP": "dense",
+    "static bias": "bias",
+}
 
 
 @dataclass(frozen=True)
@@ -40,8 +52,10 @@ class WhyPane(LayerPane[Why]):
     help = (
         "Shares of each router's decision by source, in percent; they sum to 100. What stands "
         "left of the line opposed the decision. In brackets: the shares of parts of these sizes "
-        "that neither help nor oppose each other. `seed` is the published ratio of norms ‖Wd‖ / "
-        "(‖We‖ + ‖Wd‖), which is no share of a sum."
+        "that neither help nor oppose each other. Below: how many times larger the parts are than "
+        "their sum (cancels; beside it for unrelated parts), and what of the logits they miss "
+        "(unexplained). `seed` is the published ratio of norms ‖Wd‖ / (‖We‖ + ‖Wd‖), which is no "
+        "share of a sum."
     )
 
     def view_of(self, moment: Moment) -> Why | None:
@@ -71,9 +85,7 @@ class WhyPane(LayerPane[Why]):
     def heading(self, view: Why) -> tuple[Line, Line]:
         """The sources with their letters; zero, 100 % and the heads of the columns."""
         paint, marks, columns = self.paint, self._marks(view), self._columns(view)
-        key: list[Span] = []
-        for mark, name in zip(marks, view.parts, strict=True):
-            key += [(f" {mark.letter} ", mark.style), (f" {plain(name)}  ", paint.muted)]
+        key = self._key(view)
         scale = self._scale(view, columns)
         at = scale.left + round(scale.cells_per_share)
         bar = ticks([(scale.left, "0"), (max(at - 3, 0), "100%")], columns.bar)
@@ -82,7 +94,25 @@ class WhyPane(LayerPane[Why]):
             heads += f"{mark.letter:>{_SHARE}}" if columns.shares else ""
             heads += " " * _SIZE if columns.sizes else ""
         heads += f"{'seed':>{_SEED}}" if columns.seed else ""
-        return tuple(key), ((" " * self.label_width(view) + bar + heads, paint.muted),)
+        return key, ((" " * self.label_width(view) + bar + heads, paint.muted),)
+
+    def _key(self, view: Why) -> Line:
+        """The letters and what they stand for, in fewer words where room is short: a source whose
+        name is cut off is one that nobody can look up."""
+        short = [_SHORT.get(name, name) for name in view.parts]
+        wordings = [
+            tuple(
+                span
+                for mark, name in zip(self._marks(view), names, strict=True)
+                for span in (
+                    (f" {mark.letter} ", mark.style),
+                    (f" {plain(name)}{gap}", self.paint.muted),
+                )
+            )
+            for names, gap in ((view.parts, "  "), (short, "  "), (short, " "), (short, ""))
+        ]
+        room = self.size.width
+        return next((key for key in wordings if line_width(key) <= room), wordings[-1])
 
     def layer_rows(self, view: Why, axis: LayerAxis) -> Sequence[Line]:
         """A bar and its numbers for every layer."""

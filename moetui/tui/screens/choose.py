@@ -48,6 +48,7 @@ class ModelDialog(Dialog[str]):
         """An input, below it the models, below these what is to say of the highlighted one."""
         with Vertical(classes="dialog -model") as box:
             box.border_title = "Open a model"
+            box.border_subtitle = "↑ ↓ choose · Enter opens · Esc closes"
             yield Input(
                 placeholder="type to filter, or a folder, or org/name",
                 id="model-name",
@@ -170,6 +171,7 @@ class PaneDialog(Dialog[int]):
         """One line for each pane: number, title, what it shows."""
         with Vertical(classes="dialog -panes") as box:
             box.border_title = "Panes"
+            box.border_subtitle = "a number or Enter goes there · Esc closes"
             yield OptionList(
                 *(
                     Option(_option(f"{number}  {title}", says), id=str(number))

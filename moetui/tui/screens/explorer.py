@@ -133,7 +133,8 @@ class ExplorerScreen(TakeAway, WhatIfActions, Screen[None]):
         for pane in work.shown():
             pane.show(moment)
         # The status is the engine's own: it goes on while the view is paused.
-        self.query_one(StatusLine).show(self.session.latest, self.session.paused)
+        session = self.session
+        self.query_one(StatusLine).show(session.latest, session.paused, session.stopping)
         shown = frozenset(work.number(pane) for pane in work.shown())
         self.query_one(TabLine).show(work.number(work.active), shown, moment)
 
@@ -210,6 +211,8 @@ class ExplorerScreen(TakeAway, WhatIfActions, Screen[None]):
             self.session.pause()
         if self.session.latest.phase is Phase.RUNNING:
             self._engine.cancel()
+        elif self.session.latest.phase is Phase.STUDYING:
+            self._stopping()
         self._engine.run(prompt, self.settings.max_tokens)
 
     def action_focus_prompt(self) -> None:
@@ -245,6 +248,12 @@ class ExplorerScreen(TakeAway, WhatIfActions, Screen[None]):
         elif self.session.busy:
             self._pending = None
             self._engine.cancel()
+            self._stopping()
+
+    def _stopping(self) -> None:
+        """Say that what is under way comes to its end: a long prompt's pass takes seconds."""
+        self.session.stopping = True
+        self._stale = True
 
     # -- cursor and mode ---------------------------------------------------------------------
 
@@ -313,7 +322,7 @@ class ExplorerScreen(TakeAway, WhatIfActions, Screen[None]):
             return
         self._stale = True
         if not any(isinstance(pane, ComparePane) for pane in self.workspace.shown()):
-            self.notify(kept_says(self.session.moment), title="Compare", markup=False)
+            self.notify(kept_says(self.session.moment), title="A kept", markup=False)
 
     # -- panes -------------------------------------------------------------------------------
 
