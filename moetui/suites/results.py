@@ -29,15 +29,16 @@ _PACKAGES = ("moetui", "mlx", "mlx-lm", "transformers", "numpy", "scipy", "msgsp
 
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True):
-    """One unit of work: one analysis of one model."""
+    """One unit of work: one part of one analysis of one model."""
 
     model: str
     analysis: str
+    part: str
 
 
 class CellResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a cell. Done: a result and no reason; inconclusive: a reason and perhaps a
-    partial result; failed: a reason only."""
+    """What became of one analysis of one model, all its parts together. Done: a result and no
+    reason; inconclusive: a reason and perhaps a partial result; failed: a reason only."""
 
     model: str
     analysis: str
@@ -48,19 +49,48 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A model of the run: what it is, or why it could not be used."""
+    """A model of the run: what it is, or why it could not be used.
+
+    null_of: the model whose architecture this one has with weights drawn anew; None for a model
+    as it was trained.
+    """
 
     name: str
     info: ModelInfo | None
     failure: str | None
+    null_of: str | None = None
 
 
-class Evidence(msgspec.Struct, frozen=True, kw_only=True):
-    """One number that a verdict rests on."""
+class Measure(msgspec.Struct, frozen=True, kw_only=True):
+    """One headline number of a model, under a name that is the same for every model and run.
+
+    label: whose definition it follows. units: its value for each of a few prompts, where that
+    is what it is a mean of and where they are too few for an interval; in the order of the
+    prompts, so that two models can be compared prompt by prompt.
+    """
 
     model: str
-    measure: str
+    label: Literal["seed", "corrected"]
+    name: str
     statistic: Statistic
+    units: tuple[float, ...] | None = None
+
+
+class Separation(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether a number of the trained model differs from that of the same model untrained.
+
+    difference: trained − null. verdict: with the reason where it is inconclusive.
+    """
+
+    model: str
+    null_model: str
+    label: Literal["seed", "corrected"]
+    name: str
+    trained: Statistic
+    null: Statistic
+    difference: Statistic
+    verdict: Literal["separates", "does not separate", "inconclusive"]
+    reason: str | None
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,7 +103,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     outcome: str
     statement: str
     rule: str
-    evidence: tuple[Evidence, ...]
+    evidence: tuple[Measure, ...]
 
 
 class Verdicts(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,7 +123,10 @@ class Published(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SuiteResult(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole run. Times are ISO 8601, UTC; prompts_digest is a SHA-256 over every text given."""
+    """A whole run. Times are ISO 8601, UTC; prompts_digest is a SHA-256 over every text given.
+
+    separation: empty where no null model was run.
+    """
 
     schema_version: int
     suite: str
@@ -107,6 +140,8 @@ class SuiteResult(msgspec.Struct, frozen=True, kw_only=True):
     started: str
     finished: str
     cells: tuple[CellResult, ...]
+    measures: tuple[Measure, ...]
+    separation: tuple[Separation, ...]
     verdict: Verdicts
     published: tuple[Published, ...]
     caveats: tuple[str, ...]

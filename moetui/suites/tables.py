@@ -1,0 +1,41 @@
+"""A result as tables and bars: what the report, the terminal, `compare` and the explorer draw.
+
+Data only, so that all of them show the same numbers.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from moetui.stats import Statistic
+
+# A float stands for a description (a threshold, a parameter); a claim is a Statistic.
+Value = str | int | float | Statistic | None
+
+
+class Table(msgspec.Struct, frozen=True, kw_only=True):
+    """Rows of values under columns; every row has one value for each column."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Value, ...], ...]
+    caption: str | None = None
+
+
+class Bars(msgspec.Struct, frozen=True, kw_only=True):
+    """Statistics on one axis from low to high, each with its interval and its null's band."""
+
+    title: str
+    rows: tuple[tuple[str, Statistic], ...]
+    low: float
+    high: float
+    caption: str | None = None
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True):
+    """A heading and what stands under it: paragraphs, then tables, then bars."""
+
+    heading: str
+    text: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
+    bars: tuple[Bars, ...] = ()
