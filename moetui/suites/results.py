@@ -24,6 +24,7 @@ SCHEMA_VERSION = 1
 AnalysisResult = PromptDecomposition | CorpusDecomposition | ContextSensitivity
 
 Status = Literal["done", "inconclusive", "failed"]
+SeparationVerdict = Literal["separates", "does not separate", "inconclusive"]
 
 _PACKAGES = ("moetui", "mlx", "mlx-lm", "transformers", "numpy", "scipy", "msgspec")
 
@@ -89,7 +90,7 @@ class Separation(msgspec.Struct, frozen=True, kw_only=True):
     trained: Statistic
     null: Statistic
     difference: Statistic
-    verdict: Literal["separates", "does not separate", "inconclusive"]
+    verdict: SeparationVerdict
     reason: str | None
 
 
