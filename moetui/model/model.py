@@ -28,6 +28,7 @@ from moetui.model.prepare import Intervening
 from moetui.model.probe import Probe
 from moetui.model.readings import LazyReadings, make_streams, read
 from moetui.model.records import LayerRecord, PassRecord, Want
+from moetui.model.routes import Routes
 from moetui.model.text import TokenTexts
 from moetui.model.tokenizer import encode
 from moetui.trace import Intervention, LensReadout, Trace
@@ -80,6 +81,7 @@ class Model:
             routing_error=probe.routing_error,
         )
         self._intervening = Intervening(abilities)
+        self._routes = Routes(network, self.architecture, self.capture)
 
     def tokenize(self, text: str) -> Ids:
         """Token ids of `text`, int32 [T], with the special tokens that the model expects."""
@@ -200,6 +202,20 @@ class Model:
         caches = make_prompt_cache(self.network), make_prompt_cache(self.network)
         runs = partial(self._run, both[0]), partial(self._run, both[1])
         return kl(ids, self.vocab_size, caches, runs)
+
+    @property
+    def routes_error(self) -> str | None:
+        """Why `routes` cannot be asked of this architecture, None where it can."""
+        return self._routes.error
+
+    def routes(self, layer: int, streams: Floats) -> NDArray[np.int16]:
+        """int16 [T, k]: the experts, in ascending order, that the router of decoder layer `layer`
+        chooses for residual streams [T, H] as they stand before its norm.
+
+        Norm, router and selection are the model's own, so that of its own streams the model's
+        own choice follows. Raises ModelError where `routes_error` says why not.
+        """
+        return self._routes.experts(layer, streams)
 
     def edits(self, prompt_tokens: int, interventions: Sequence[Intervention] = ()) -> Edits:
         """What changes the passes over one sequence: the interventions of the blocks around the
