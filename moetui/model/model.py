@@ -26,7 +26,7 @@ from moetui.model.lens import LazyLens, Lens, readout
 from moetui.model.likelihood import kl, nll
 from moetui.model.prepare import Intervening
 from moetui.model.probe import Probe
-from moetui.model.readings import LazyReadings, make_streams, read
+from moetui.model.readings import LazyReadings, make_sources, make_streams, read
 from moetui.model.records import LayerRecord, PassRecord, Want
 from moetui.model.routes import Routes
 from moetui.model.text import TokenTexts
@@ -102,6 +102,7 @@ class Model:
         streams: bool = False,
         attention: bool = False,
         expert_outputs: bool = False,
+        sources: Sequence[int] = (),
         interventions: Sequence[Intervention] = (),
     ) -> Trace:
         """One real forward over `text_or_ids`, and what it did.
@@ -109,17 +110,25 @@ class Model:
         lens: how many top tokens the logit lens keeps for every layer, 0 for none; read at all
         positions while T × layers ≤ 4,096, else at the last (others by `Model.lens`). residuals:
         split the router logits by source. streams: keep the residual stream itself (12 bytes ×
-        layers × hidden a token). attention, expert_outputs: keep these too. Shapes: `Trace`.
+        layers × hidden a token). attention, expert_outputs: keep these too. sources: decoder
+        layers at whose routers the stream is kept by what added to it. Shapes: `Trace`.
         interventions: what the pass is made to do differently (see `intervene`).
 
-        Raises UsageError for an empty prompt, ids outside the vocabulary, or interventions that
-        do not fit the model.
+        Raises UsageError for an empty prompt, ids outside the vocabulary, sources at a layer that
+        does not route, or interventions that do not fit the model.
         """
-        want = Want(residuals or streams, attention, expert_outputs)
+        want = Want(residuals or streams or bool(sources), attention, expert_outputs)
         ids = self.ids(text_or_ids)
+        if unrouted := set(sources) - set(self.info.moe_layers):
+            raise UsageError(
+                f"layer {min(unrouted)} does not route",
+                f"the routing layers are {', '.join(map(str, self.info.moe_layers)) or 'none'}",
+            )
         edits = self.edits(len(ids), interventions)
         cache = make_prompt_cache(self.network)
-        return self.prefill(ids, cache, want, lens=lens, streams=streams, edits=edits)
+        return self.prefill(
+            ids, cache, want, lens=lens, streams=streams, sources=sources, edits=edits
+        )
 
     def lens(
         self,
@@ -261,21 +270,23 @@ class Model:
         *,
         lens: int,
         streams: bool = False,
+        sources: Sequence[int] = (),
         edits: Edits = NONE,
     ) -> Trace:
         """The trace of a prompt, run into `cache` in passes of at most 2,048 tokens.
 
-        Streams and attention belong to one pass: with either, the prompt runs in one.
+        Streams, sources and attention belong to one pass: with any of them, the prompt runs in
+        one.
         """
         from moetui.trace import join
 
-        step = len(ids) if streams or want.attention else PREFILL
+        step = len(ids) if streams or sources or want.attention else PREFILL
         read_all = len(ids) * len(self.architecture.layers) <= LENS_LIMIT
         parts = []
         for start in range(0, len(ids), step):
             chunk = ids[start : start + step]
             record = self._prefill_pass(chunk, cache, want, edits)
-            readings = self.readings(record, want, streams=streams)
+            readings = self.readings(record, want, streams=streams, sources=sources)
             mx.eval(*readings.arrays(), [c.state for c in cache])
             rows = np.arange(len(chunk), dtype=np.int32)
             if not read_all:
@@ -283,7 +294,14 @@ class Model:
             read = len(rows) and lens > 0 and self.info.lens_error is None
             lensed = self._read_lens(record, rows, lens) if read else None
             parts.append(
-                self.make_trace(chunk, readings, lensed, prompt_tokens=len(chunk), edits=edits)
+                self.make_trace(
+                    chunk,
+                    readings,
+                    lensed,
+                    prompt_tokens=len(chunk),
+                    edits=edits,
+                    sources=sources,
+                )
             )
         return parts[0] if len(parts) == 1 else join(parts)
 
@@ -293,7 +311,14 @@ class Model:
             self.network(mx.array(ids)[None], cache=cache)
         return records[0]
 
-    def readings(self, record: PassRecord, want: Want, *, streams: bool = False) -> LazyReadings:
+    def readings(
+        self,
+        record: PassRecord,
+        want: Want,
+        *,
+        streams: bool = False,
+        sources: Sequence[int] = (),
+    ) -> LazyReadings:
         """What is wanted of one pass, in the graph."""
         return read(
             record,
@@ -302,6 +327,7 @@ class Model:
             want,
             signs=self._ranking_signs,
             streams=streams,
+            sources=sources,
         )
 
     def lazy_lens(self, record: PassRecord, n: int) -> LazyLens | None:
@@ -331,6 +357,7 @@ class Model:
         *,
         prompt_tokens: int,
         edits: Edits,
+        sources: Sequence[int] = (),
     ) -> Trace:
         """Readings in host memory, with what the model is and what the tokens read."""
         host: dict[str, Any] = readings.fetch()
@@ -342,6 +369,7 @@ class Model:
             "expert_weights": np.empty((T, 0, self.info.top_k), np.float32),
         }
         streams = make_streams(host)
+        names = self._decomposition.source_names if self._decomposition else ()
         return Trace(
             model=self.info,
             tokens=tuple(self.texts.text(int(i)) for i in ids),
@@ -352,6 +380,7 @@ class Model:
             layers=np.array(self.info.moe_layers, np.int32),
             lens=lens,
             streams=streams,
+            sources=make_sources(host, sources, names),
             **{**routing, **host},
         )
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from moetui.model.architecture import Architecture, Site
 from moetui.model.decompose import Decomposition
 from moetui.model.records import LayerRecord, PassRecord, Want
-from moetui.trace import NO_EXPERT, Streams
+from moetui.trace import NO_EXPERT, RouterSources, Streams
 
 Array = NDArray[Any]
 
@@ -44,11 +44,13 @@ def read(
     *,
     signs: Sequence[int] | None = None,
     streams: bool = False,
+    sources: Sequence[int] = (),
 ) -> LazyReadings:
     """The readings of one pass over a batch of one. Layers that differ are padded to the widest.
 
     signs: what to multiply the operand of top-k with so that larger is better, a layer each
-    (see `ranking_signs`); None where top-k is hidden.
+    (see `ranking_signs`); None where top-k is hidden. sources: decoder layers at whose routers the
+    sources of the stream are told apart.
     """
     assert record.logits is not None
     sites = list(architecture.sites.values())
@@ -73,6 +75,10 @@ def read(
         if decomposition is not None and want.residuals:
             parts = decomposition.read(record)
             fields["router_parts"], fields["seed_parts"] = parts.parts, parts.seed_parts
+        if decomposition is not None and sources:
+            found = decomposition.read_sources(record, sources)
+            fields["sources.at_router"], fields["sources.parts"] = found.at_router, found.parts
+            fields["sources.logits"] = found.logits
     if want.attention:
         attention = _attention(record.layers, rows)
         if attention is not None:
@@ -88,6 +94,16 @@ def make_streams(host: dict[str, Array]) -> Streams | None:
     if "entering" not in host:
         return None
     return Streams(**{name: host.pop(name) for name in names})
+
+
+def make_sources(
+    host: dict[str, Array], layers: Sequence[int], names: tuple[tuple[str, int | None], ...]
+) -> RouterSources | None:
+    """Take the sources of the streams at `layers` out of `host`, None when they were not read."""
+    if "sources.logits" not in host:
+        return None
+    found = {name: host.pop(f"sources.{name}") for name in ("at_router", "parts", "logits")}
+    return RouterSources(layers=np.array(layers, np.int32), names=names, **found)
 
 
 def _streams(record: PassRecord, sites_of: list[int]) -> dict[str, mx.array]:
