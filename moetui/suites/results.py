@@ -30,11 +30,12 @@ _PACKAGES = ("moetui", "mlx", "mlx-lm", "transformers", "numpy", "scipy", "msgsp
 
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True):
-    """One unit of work: one part of one analysis of one model."""
+    """One unit of work: one part of one analysis of one model; tokens: about how many it runs."""
 
     model: str
     analysis: str
     part: str
+    tokens: int | None = None
 
 
 class CellResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -54,16 +54,16 @@ def run(suite: Suite, run: Run, models: Models, *, null_model: bool = False) -> 
 
 def plan(suite: Suite, refs: Sequence[ModelRef], *, seed: int) -> tuple[Cell, ...]:
     """The cells in the order in which they run."""
-    parts = [
-        (analysis.name, part)
-        for analysis in suite.analyses
-        for part in (*(p.name for p in analysis.parts(seed=seed)), STATISTICS)
-    ]
-    return tuple(
-        Cell(model=ref.label, analysis=analysis, part=part)
-        for ref in refs
-        for analysis, part in parts
-    )
+    analyses = [(analysis.name, analysis.parts(seed=seed)) for analysis in suite.analyses]
+    cells: list[Cell] = []
+    for ref in refs:
+        for name, parts in analyses:
+            cells += [
+                Cell(model=ref.label, analysis=name, part=part.name, tokens=part.tokens)
+                for part in parts
+            ]
+            cells.append(Cell(model=ref.label, analysis=name, part=STATISTICS, tokens=0))
+    return tuple(cells)
 
 
 def _run_model(
