@@ -23,7 +23,7 @@ from moetui.model.decompose import Decomposition
 from moetui.model.edits import NONE, Edits
 from moetui.model.info import model_info
 from moetui.model.lens import LazyLens, Lens, readout
-from moetui.model.likelihood import kl, nll
+from moetui.model.likelihood import kl, next_logits, nll
 from moetui.model.prepare import Intervening
 from moetui.model.probe import Probe
 from moetui.model.readings import LazyReadings, make_sources, make_streams, read
@@ -119,7 +119,8 @@ class Model:
         Raises UsageError for an empty prompt, ids outside the vocabulary, sources at a layer that
         does not route, or interventions that do not fit the model.
         """
-        want = Want(residuals or streams or bool(sources), attention, expert_outputs)
+        residuals = residuals or streams or bool(sources)
+        want = Want(residuals, attention, expert_outputs, tuple(sources))
         ids = self.ids(text_or_ids)
         if unrouted := set(sources) - set(self.info.moe_layers):
             raise UsageError(
@@ -128,9 +129,7 @@ class Model:
             )
         edits = self.edits(len(ids), interventions)
         cache = make_prompt_cache(self.network)
-        return self.prefill(
-            ids, cache, want, lens=lens, streams=streams, sources=sources, edits=edits
-        )
+        return self.prefill(ids, cache, want, lens=lens, streams=streams, edits=edits)
 
     def lens(
         self,
@@ -214,6 +213,14 @@ class Model:
         runs = partial(self._run, both[0]), partial(self._run, both[1])
         return kl(ids, self.vocab_size, caches, runs)
 
+    def next_logits(self, text_or_ids: str | Sequence[int] | Ids) -> Floats:
+        """float32 [V], next-token logits after the last token, of a pass that nobody watches.
+
+        Raises UsageError as `trace` does.
+        """
+        ids, cache = self.ids(text_or_ids), make_prompt_cache(self.network)
+        return next_logits(ids, cache, partial(self._run, NONE), PREFILL)
+
     @property
     def routes_error(self) -> str | None:
         """Why `routes` cannot be asked of this architecture, None where it can."""
@@ -272,7 +279,6 @@ class Model:
         *,
         lens: int,
         streams: bool = False,
-        sources: Sequence[int] = (),
         edits: Edits = NONE,
     ) -> Trace:
         """The trace of a prompt, run into `cache` in passes of at most 2,048 tokens.
@@ -282,13 +288,13 @@ class Model:
         """
         from moetui.trace import join
 
-        step = len(ids) if streams or sources or want.attention else PREFILL
+        step = len(ids) if streams or want.sources or want.attention else PREFILL
         read_all = len(ids) * len(self.architecture.layers) <= LENS_LIMIT
         parts = []
         for start in range(0, len(ids), step):
             chunk = ids[start : start + step]
             record = self._prefill_pass(chunk, cache, want, edits)
-            readings = self.readings(record, want, streams=streams, sources=sources)
+            readings = self.readings(record, want, streams=streams)
             mx.eval(*readings.arrays(), [c.state for c in cache])
             rows = np.arange(len(chunk), dtype=np.int32)
             if not read_all:
@@ -296,14 +302,7 @@ class Model:
             read = len(rows) and lens > 0 and self.info.lens_error is None
             lensed = self._read_lens(record, rows, lens) if read else None
             parts.append(
-                self.make_trace(
-                    chunk,
-                    readings,
-                    lensed,
-                    prompt_tokens=len(chunk),
-                    edits=edits,
-                    sources=sources,
-                )
+                self.make_trace(chunk, readings, lensed, prompt_tokens=len(chunk), edits=edits)
             )
         return parts[0] if len(parts) == 1 else join(parts)
 
@@ -313,14 +312,7 @@ class Model:
             self.network(mx.array(ids)[None], cache=cache)
         return records[0]
 
-    def readings(
-        self,
-        record: PassRecord,
-        want: Want,
-        *,
-        streams: bool = False,
-        sources: Sequence[int] = (),
-    ) -> LazyReadings:
+    def readings(self, record: PassRecord, want: Want, *, streams: bool = False) -> LazyReadings:
         """What is wanted of one pass, in the graph."""
         return read(
             record,
@@ -329,7 +321,6 @@ class Model:
             want,
             signs=self._ranking_signs,
             streams=streams,
-            sources=sources,
         )
 
     def lazy_lens(self, record: PassRecord, n: int) -> LazyLens | None:
@@ -359,7 +350,6 @@ class Model:
         *,
         prompt_tokens: int,
         edits: Edits,
-        sources: Sequence[int] = (),
     ) -> Trace:
         """Readings in host memory, with what the model is and what the tokens read."""
         host: dict[str, Any] = readings.fetch()
@@ -382,7 +372,7 @@ class Model:
             layers=np.array(self.info.moe_layers, np.int32),
             lens=lens,
             streams=streams,
-            sources=make_sources(host, sources, names),
+            sources=make_sources(host, names),
             **{**routing, **host},
         )
 

@@ -44,13 +44,11 @@ def read(
     *,
     signs: Sequence[int] | None = None,
     streams: bool = False,
-    sources: Sequence[int] = (),
 ) -> LazyReadings:
     """The readings of one pass over a batch of one. Layers that differ are padded to the widest.
 
     signs: what to multiply the operand of top-k with so that larger is better, a layer each
-    (see `ranking_signs`); None where top-k is hidden. sources: decoder layers at whose routers the
-    sources of the stream are told apart.
+    (see `ranking_signs`); None where top-k is hidden.
     """
     assert record.logits is not None
     sites = list(architecture.sites.values())
@@ -75,8 +73,9 @@ def read(
         if decomposition is not None and want.residuals:
             parts = decomposition.read(record)
             fields["router_parts"], fields["seed_parts"] = parts.parts, parts.seed_parts
-        if decomposition is not None and sources:
-            found = decomposition.read_sources(record, sources)
+        if decomposition is not None and want.sources:
+            found = decomposition.read_sources(record, want.sources)
+            fields["sources.layers"] = mx.array(want.sources, mx.int32)
             fields["sources.at_router"], fields["sources.parts"] = found.at_router, found.parts
             fields["sources.logits"] = found.logits
     if want.attention:
@@ -97,13 +96,13 @@ def make_streams(host: dict[str, Array]) -> Streams | None:
 
 
 def make_sources(
-    host: dict[str, Array], layers: Sequence[int], names: tuple[tuple[str, int | None], ...]
+    host: dict[str, Array], names: tuple[tuple[str, int | None], ...]
 ) -> RouterSources | None:
-    """Take the sources of the streams at `layers` out of `host`, None when they were not read."""
-    if "sources.logits" not in host:
+    """Take the sources of the streams out of `host`, None when they were not read."""
+    if "sources.layers" not in host:
         return None
-    found = {name: host.pop(f"sources.{name}") for name in ("at_router", "parts", "logits")}
-    return RouterSources(layers=np.array(layers, np.int32), names=names, **found)
+    fields = ("layers", "at_router", "parts", "logits")
+    return RouterSources(names=names, **{name: host.pop(f"sources.{name}") for name in fields})
 
 
 def _streams(record: PassRecord, sites_of: list[int]) -> dict[str, mx.array]:
