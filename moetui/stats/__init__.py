@@ -7,6 +7,14 @@ from moetui.stats.bootstrap import (
     document_statistic,
     ratio_of_sums,
 )
+from moetui.stats.cold import (
+    Coldness,
+    ColdVerdicts,
+    ExpertLoad,
+    Threshold,
+    cold_experts,
+    cold_thresholds,
+)
 from moetui.stats.difference import difference, sign_flip
 from moetui.stats.divergence import kl_divergence, log_softmax
 from moetui.stats.load import LoadIndices, load_indices
@@ -34,13 +42,19 @@ from moetui.stats.subsets import Subsets, fit_subsets
 __all__ = [
     "APPROXIMATE",
     "MIN_DOCUMENTS",
+    "ColdVerdicts",
+    "Coldness",
     "Estimator",
+    "ExpertLoad",
     "Intervals",
     "LoadIndices",
     "Statistic",
     "Subsets",
+    "Threshold",
     "binary_design_effect",
     "central_band",
+    "cold_experts",
+    "cold_thresholds",
     "design_effect",
     "difference",
     "document_intervals",
