@@ -3,8 +3,8 @@
 from moetui.stats.bootstrap import (
     Estimator,
     Intervals,
+    document_bootstrap,
     document_intervals,
-    document_statistic,
     ratio_of_sums,
 )
 from moetui.stats.cold import (
@@ -57,8 +57,8 @@ __all__ = [
     "cold_thresholds",
     "design_effect",
     "difference",
+    "document_bootstrap",
     "document_intervals",
-    "document_statistic",
     "expected_jaccard",
     "expected_overlap",
     "extreme_draws",
