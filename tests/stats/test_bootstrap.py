@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from moetui.stats import document_intervals, document_bootstrap, ratio_of_sums
+from moetui.stats import document_bootstrap, document_intervals, ratio_of_sums
 from moetui.stats.bootstrap import multiplicities
 
 
