@@ -22,18 +22,20 @@ _PIECE = 32 << 20
 
 
 class Group:
-    """The processes of one launch. rank: this one's number, 0 … size − 1."""
+    """The processes of one launch, often this one alone. rank: its number, 0 … size − 1."""
 
-    def __init__(self, group: Any) -> None:
+    def __init__(self, group: Any | None = None) -> None:
         self._group = group
-        self.rank: int = group.rank()
-        self.size: int = group.size()
+        self.rank: int = group.rank() if group else 0
+        self.size: int = group.size() if group else 1
 
     def gather(self, payload: bytes) -> list[bytes]:
         """Every process's payload, in the order of the ranks. All must call it, and wait for all.
 
         Raises RunFailedError when one of the others has ended.
         """
+        if self.size == 1:
+            return [payload]
         lengths = self._all(np.array([len(payload)], np.int64))[:, 0]
         longest = int(lengths.max())
         pieces: list[list[bytes]] = [[] for _ in range(self.size)]
@@ -60,25 +62,24 @@ class Group:
         return np.array(everyone).reshape(self.size, -1)
 
 
-def group() -> Group | None:
-    """The processes that this one was started with; None where it was started alone, which is
-    told without importing mlx.
+def ranks() -> Group:
+    """The processes that this one was started with; where it was started alone, that is told
+    without importing mlx.
 
     Waits until all are there. Raises RunFailedError where they cannot reach each other.
     """
     if not any(name in os.environ for name in _RANK_VARIABLES) or _launch_of_one():
-        return None
+        return Group()
     load_fast_blas()
     import mlx.core as mx
 
     try:
-        found = mx.distributed.init()
+        return Group(mx.distributed.init())
     except RuntimeError as error:
         raise RunFailedError(
             f"the processes of this run cannot reach each other: {error}",
             "start them by mlx.launch; --starting-port chooses other ports",
         ) from error
-    return Group(found) if found.size() > 1 else None
 
 
 def _launch_of_one() -> bool:

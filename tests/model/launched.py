@@ -10,7 +10,7 @@ from pathlib import Path
 
 import moetui
 from moetui.errors import RunFailedError
-from moetui.model.distributed import Group, group
+from moetui.model.distributed import Group, ranks
 
 SIZES = (0, 5, 40_000_003)
 
@@ -26,21 +26,21 @@ def digests(payloads: list[bytes]) -> list[str]:
     return [hashlib.sha256(one).hexdigest() for one in payloads]
 
 
-def gathered(ranks: Group) -> dict[str, object]:
+def gathered(group: Group) -> dict[str, object]:
     """Digests of what arrived, of several sizes, and of what all ranks computed."""
-    arrived = [digests(ranks.gather(payload(ranks.rank, size))) for size in SIZES]
+    arrived = [digests(group.gather(payload(group.rank, size))) for size in SIZES]
     logits = moetui.load("demo").trace("127 + 45 =", lens=0).logits
     assert logits is not None
-    return {"arrived": arrived, "logits": digests(ranks.gather(logits.tobytes()))}
+    return {"arrived": arrived, "logits": digests(group.gather(logits.tobytes()))}
 
 
-def bereaved(ranks: Group) -> dict[str, object]:
+def bereaved(group: Group) -> dict[str, object]:
     """What is said when rank 1 ends without a word."""
-    ranks.gather(b"here")
-    if ranks.rank == 1:
+    group.gather(b"here")
+    if group.rank == 1:
         os._exit(3)
     try:
-        ranks.gather(b"still here")
+        group.gather(b"still here")
     except RunFailedError as error:
         return {"message": error.message}
     return {"message": None}
@@ -48,10 +48,9 @@ def bereaved(ranks: Group) -> dict[str, object]:
 
 def main() -> None:
     task, folder = sys.argv[1:]
-    ranks = group()
-    assert ranks is not None
-    told = {"size": ranks.size, **{"gather": gathered, "bereave": bereaved}[task](ranks)}
-    (Path(folder) / f"{ranks.rank}.json").write_text(json.dumps(told))
+    found = ranks()
+    told = {"size": found.size, **{"gather": gathered, "bereave": bereaved}[task](found)}
+    (Path(folder) / f"{found.rank}.json").write_text(json.dumps(told))
 
 
 if __name__ == "__main__":

@@ -102,20 +102,22 @@ def test_a_rank_whose_neighbour_died_does_not_wait_for_it(tmp_path: Path) -> Non
     assert told(tmp_path, 0)["message"].startswith("another process of this run has ended")
 
 
-def test_a_process_that_was_started_alone_is_in_no_group_and_needs_no_mlx() -> None:
+def test_a_process_that_was_started_alone_is_all_there_is_and_needs_no_mlx() -> None:
     program = (
-        "import sys; from moetui.model.distributed import group; "
-        "assert group() is None; assert 'mlx.core' not in sys.modules"
+        "import sys; from moetui.model.distributed import ranks; group = ranks(); "
+        "assert (group.rank, group.size, group.gather(b'x')) == (0, 1, [b'x']); "
+        "assert 'mlx.core' not in sys.modules"
     )
     alone = {k: v for k, v in os.environ.items() if k not in distributed._RANK_VARIABLES}
     subprocess.run([sys.executable, "-c", program], env=alone, cwd=ROOT, check=True)
 
 
-def test_a_launch_of_one_is_in_no_group(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_launch_of_one_is_all_there_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "hosts").write_text("\n")
     monkeypatch.setenv("MLX_RANK", "0")
     monkeypatch.setenv("MLX_HOSTFILE", str(tmp_path / "hosts"))
-    assert distributed.group() is None
+    alone = distributed.ranks()
+    assert (alone.rank, alone.size, alone.gather(b"x")) == (0, 1, [b"x"])
 
 
 def test_processes_that_cannot_meet_say_so(tmp_path: Path) -> None:
