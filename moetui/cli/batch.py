@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
+    from moetui.cli.batch_output import Target
     from moetui.suites import SuiteResult
-    from moetui.suites.runner import Suite
-
-_STDOUT = Path("-")
+    from moetui.suites.plan import Suite
 
 
 @click.command()
 @click.argument("suites", metavar="SUITE...", nargs=-1, required=True)
 @click.option(
     "-m", "--model", "models", multiple=True, help="demo, a folder, org/name; repeat for several."
+)
+@click.option(
+    "--null-model", is_flag=True, help="Run each model again with random weights; say what differs."
+)
+@click.option(
+    "--corpus",
+    metavar="FILE|FOLDER",
+    help="Documents in place of the bundled ones: text, JSONL (text, domain), Parquet.",
 )
 @click.option(
     "--parameter",
@@ -38,6 +44,10 @@ _STDOUT = Path("-")
     show_default=True,
     help="A .json file, a folder, or - for standard output.",
 )
+@click.option("--report", is_flag=True, help="Write a Markdown report beside the JSON.")
+@click.option(
+    "--resume", is_flag=True, help="Take up finished cells of earlier runs (in OUTPUT/.cells)."
+)
 @click.option(
     "--progress",
     type=click.Choice(["auto", "json", "off"]),
@@ -52,9 +62,13 @@ def batch(
     ctx: click.Context,
     suites: tuple[str, ...],
     models: tuple[str, ...],
+    null_model: bool,
+    corpus: str | None,
     assignments: tuple[str, ...],
     seed: int,
     output: Path,
+    report: bool,
+    resume: bool,
     progress: str,
     describe: bool,
     dry_run: bool,
@@ -62,133 +76,63 @@ def batch(
     """Run experiment SUITEs on one or more models.
 
     Every number of a suite's published definition stands beside the corrected one, with its
-    interval and its size. Standard output carries the paths that were written, or with `-o -`
-    the JSON; everything else goes to standard error. There is one suite: attention_router.
+    interval, its null and its size. Standard output carries the paths that were written, or with
+    `-o -` the JSON; everything else goes to standard error. Suites: attention_router,
+    moe_routing_correlation.
+
+    Every finished cell is kept in OUTPUT/.cells: a run that was cut off goes on with --resume.
     """
-    names = tuple(dict.fromkeys(suites))
-    chosen = _chosen(names, models, assignments)
+    from moetui.cli.batch_output import targets
+    from moetui.cli.batch_plan import chosen, description, plan_lines
+
+    picked = chosen(suites, models, assignments, corpus)
     if describe or dry_run:
-        for suite in chosen:
-            click.echo(_description(suite) if describe else _plan(suite))
+        for suite in picked:
+            lines = [description(suite)] if describe else plan_lines(suite, null_model, seed)
+            click.echo("\n".join(lines))
         return
-    targets = [_target(output, suite.name, len(chosen)) for suite in chosen]
+    places = targets(output, picked, report=report, resume=resume)
     failed = False
-    for suite, target in zip(chosen, targets, strict=True):
-        result = _run(suite, seed, progress)
-        _deliver(result, target)
+    for suite, place in zip(picked, places, strict=True):
+        result = _run(suite, place, seed, progress, null_model=null_model, resume=resume)
         failed = failed or bool(result.failures)
     if failed:
         ctx.exit(1)
 
 
-def _chosen(
-    names: tuple[str, ...], models: tuple[str, ...], assignments: tuple[str, ...]
-) -> list[Suite]:
-    """The suites with their parameters; every mistake shows before anything is loaded."""
-    from moetui.suites import suite
-
-    for name in names:
-        suite(name)
-    given: dict[str, dict[str, Any]] = {name: {} for name in names}
-    for assignment in assignments:
-        scope, key, value = _assignment(assignment, names)
-        for name in scope:
-            given[name][key] = value
-    if models:
-        for parameters in given.values():
-            _refuse_two_sources(parameters)
-            parameters["models"] = list(models)
-    return [suite(name, parameters) for name, parameters in given.items()]
-
-
-def _assignment(text: str, names: tuple[str, ...]) -> tuple[tuple[str, ...], str, Any]:
-    """[SUITE.]KEY=JSON as (suites it is for, key, value)."""
-    import msgspec
-
-    from moetui.errors import UsageError
-    from moetui.suites.parameters import nearest
-
-    name, equals, raw = text.partition("=")
-    scope, dot, key = name.strip().rpartition(".")
-    if not equals or not key:
-        raise UsageError(f"--parameter {text!r} is not KEY=JSON", "write e.g. layers='[0,4]'")
-    if dot and scope not in names:
-        raise UsageError(
-            f"--parameter {text!r}: {scope!r} is not among the suites to run",
-            f"did you mean {nearest(scope, names)}.{key}?",
-        )
-    try:
-        return (scope,) if dot else names, key, msgspec.json.decode(raw)
-    except msgspec.DecodeError as error:
-        raise UsageError(
-            f"parameter {key}: {raw!r} is not JSON", f"""a text needs its quotes: {key}='"text"'"""
-        ) from error
-
-
-def _refuse_two_sources(parameters: dict[str, Any]) -> None:
-    from moetui.errors import UsageError
-
-    if "models" in parameters:
-        raise UsageError("models are given by -m and by --parameter", "give them one way only")
-
-
-def _description(suite: Suite) -> str:
-    """What a suite asks, what can be set, what it costs."""
-    import msgspec
-
-    values = msgspec.to_builtins(suite.parameters)
-    lines = [f"{suite.name}: {suite.question}", "", "Parameters:"]
-    lines += [f"  {key} = {msgspec.json.encode(value).decode()}" for key, value in values.items()]
-    return "\n".join([*lines, "", f"Analyses: {', '.join(suite.analyses)}", f"Cost: {suite.cost}"])
-
-
-def _plan(suite: Suite) -> str:
-    from moetui.suites.runner import plan
-
-    cells = plan(suite, suite.models)
-    return "\n".join(f"{suite.name} {cell.model} {cell.analysis}" for cell in cells)
-
-
-def _target(output: Path, suite: str, suites: int) -> Path:
-    """Where a suite's result goes; checked and its folder made before anything runs."""
-    from datetime import datetime
-
-    from moetui.errors import UsageError
-
-    if output == _STDOUT:
-        if suites > 1:
-            raise UsageError(f"{suites} results do not fit one JSON document", "give -o a folder")
-        return output
-    as_file = output.suffix == ".json" and not output.is_dir()
-    if as_file and suites > 1:
-        raise UsageError(f"{suites} results do not fit into {output}", "give -o a folder")
-    stamp = datetime.now().astimezone().strftime("%Y%m%d_%H%M%S")
-    target = output if as_file else output / f"{suite}_{stamp}.json"
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"cannot make the folder {target.parent}: {error.strerror}", "give -o another folder"
-        ) from error
-    return target
-
-
-def _run(suite: Suite, seed: int, progress: str) -> SuiteResult:
+def _run(
+    suite: Suite, place: Target, seed: int, progress: str, *, null_model: bool, resume: bool
+) -> SuiteResult:
+    """Run one suite and deliver what it found (on the first of several ranks)."""
+    from moetui.cli.batch_output import deliver
     from moetui.cli.batch_progress import drawn
     from moetui.suites import run_prepared
+    from moetui.suites.ranks import launched
 
-    with drawn(progress) as watcher:
-        return run_prepared(suite, seed=seed, progress=watcher)
+    ranks = launched()
+    try:
+        with drawn("off" if ranks.rank else progress) as watcher:
+            result = run_prepared(
+                suite,
+                seed=seed,
+                null_model=null_model,
+                cells=place.cells,
+                resume=resume,
+                progress=watcher,
+                ranks=ranks,
+            )
+    except KeyboardInterrupt:
+        click.echo(_interrupted(place), err=True)
+        raise
+    if not ranks.rank:
+        deliver(result, place)
+    return result
 
 
-def _deliver(result: SuiteResult, target: Path) -> None:
-    from moetui.cli.batch_table import print_summary
-    from moetui.suites import result_json, write_result
-
-    print_summary(result)
-    if target == _STDOUT:
-        sys.stdout.buffer.write(result_json(result))
-        sys.stdout.buffer.flush()
-        return
-    write_result(result, target)
-    click.echo(str(target))
+def _interrupted(place: Target) -> str:
+    if place.cells is None:
+        return "interrupted: with -o - nothing is kept"
+    return (
+        f"interrupted: finished cells are in {place.cells / '.cells'}\n"
+        "hint: the same command with --resume goes on from there"
+    )

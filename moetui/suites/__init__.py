@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moetui.suites.results import SuiteResult, read_result, result_json, write_result
 
 if TYPE_CHECKING:
+    from moetui.suites.models import Models
+    from moetui.suites.plan import Suite
     from moetui.suites.progress import Progress
-    from moetui.suites.runner import Opener, Suite, Tracer
+    from moetui.suites.ranks import Ranks
 
-NAMES = ("attention_router",)
+NAMES = ("attention_router", "moe_routing_correlation")
 
 __all__ = [
     "NAMES",
@@ -30,15 +33,22 @@ def run_suite(
     *,
     models: Sequence[str] | None = None,
     parameters: Mapping[str, Any] | None = None,
+    corpus: str | Path | None = None,
     seed: int = 0,
+    null_model: bool = False,
+    cells: Path | None = None,
+    resume: bool = False,
     progress: Progress | None = None,
-    open_model: Opener | None = None,
+    source: Models | None = None,
 ) -> SuiteResult:
-    """Run the suite `name` on `models` and return its result; nothing is written.
+    """Run the suite `name` on `models` and return its result; the result is not written.
 
-    models: names, folders or Hugging Face ids (default: the parameter `models`, else the demo
-    model). parameters: by name, others keep their defaults. seed: of every random draw.
-    open_model: how a name becomes a model (default: `moetui.load`, without downloading).
+    models: names, folders or Hugging Face ids (default: the parameter `models`, else the suite's
+    own). parameters: by name, others keep their defaults. corpus: a file or folder of documents
+    in place of the bundled ones. seed: of every random draw. null_model: run each model again
+    with random weights. cells: folder under which finished cells are kept (default: nowhere);
+    resume: take up those that are there. source: how a name becomes a model (default:
+    `moetui.load`, without downloading).
 
     Raises UsageError for an unknown suite or parameter, and where nothing succeeded whatever made
     the first cell fail; a model that fails beside others is in `SuiteResult.failures`.
@@ -46,46 +56,64 @@ def run_suite(
     given = dict(parameters or {})
     if models is not None:
         given["models"] = list(models)
-    return run_prepared(suite(name, given), seed=seed, progress=progress, open_model=open_model)
+    return run_prepared(
+        suite(name, given, corpus=corpus),
+        seed=seed,
+        null_model=null_model,
+        cells=cells,
+        resume=resume,
+        progress=progress,
+        source=source,
+    )
 
 
 def run_prepared(
     prepared: Suite,
     *,
     seed: int = 0,
+    null_model: bool = False,
+    cells: Path | None = None,
+    resume: bool = False,
     progress: Progress | None = None,
-    open_model: Opener | None = None,
+    source: Models | None = None,
+    ranks: Ranks | None = None,
 ) -> SuiteResult:
-    """`run_suite` for a suite that `suite` has made."""
+    """`run_suite` for a suite that `suite` has made. ranks: the processes that share the run."""
+    from moetui.suites.cells import CellStore, NoStore
+    from moetui.suites.models import Loaded
     from moetui.suites.progress import Silent
+    from moetui.suites.ranks import Alone
     from moetui.suites.runner import run
+    from moetui.suites.work import Run
 
-    return run(
-        prepared,
-        prepared.models,
+    circumstances = Run(
         seed=seed,
         progress=progress or Silent(),
-        open_model=open_model or _open_model,
+        store=NoStore() if cells is None else CellStore(cells, reuse=resume),
+        ranks=ranks or Alone(),
     )
+    return run(prepared, circumstances, source or Loaded(), null_model=null_model)
 
 
-def suite(name: str, parameters: Mapping[str, Any] | None = None) -> Suite:
-    """The suite `name` with `parameters` set.
+def suite(
+    name: str,
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    corpus: str | Path | None = None,
+) -> Suite:
+    """The suite `name` with `parameters` set, on the documents of `corpus` (default: bundled).
 
-    Raises UsageError naming the nearest suite or parameter.
+    Raises UsageError naming the nearest suite or parameter, or what is wrong with the corpus.
     """
     from moetui.errors import UsageError
-    from moetui.suites.attention_router import AttentionRouter, Parameters
-    from moetui.suites.parameters import nearest, parameters_of
+    from moetui.suites.parameters import nearest
 
     if name not in NAMES:
         raise UsageError(
             f"no suite {name!r}", f"did you mean {nearest(name, NAMES)}? see `moetui batch --help`"
         )
-    return AttentionRouter(parameters_of(Parameters, parameters or {}, name))
-
-
-def _open_model(name: str) -> Tracer:
-    from moetui.model import load
-
-    return load(name)
+    if name == "attention_router":
+        from moetui.suites.attention_router import suite as make
+    else:
+        from moetui.suites.moe_routing_correlation import suite as make
+    return make(parameters or {}, corpus=corpus)

@@ -46,7 +46,8 @@ class Analysis(Protocol):
 
     name: in results and on the command line. needs: names of earlier analyses of the same suite
     whose partials `read` is given. partial_type: what `read` returns; a Struct or dataclass of
-    JSON types and numpy arrays, see `moetui.suites.pack`.
+    JSON types and numpy arrays, see `moetui.suites.pack`. settings: what `reduce` depends on
+    besides what it is given, as JSON types or a Struct; None where that is nothing.
     """
 
     @property
@@ -60,6 +61,10 @@ class Analysis(Protocol):
     @property
     def partial_type(self) -> Any:
         """Type of what a part leaves."""
+
+    @property
+    def settings(self) -> Any:
+        """What `reduce` depends on besides what it is given."""
 
     def unfit(self, info: ModelInfo) -> str | None:
         """Why this cannot be asked of the model, None where it can; an answer, not a failure."""

@@ -9,7 +9,8 @@ from moetui.suites.results import Cell, CellResult
 
 
 class Progress(Protocol):
-    """Called in this order: plan once, then for every cell start, any number of steps, finish."""
+    """Called in this order: plan once; for every cell start, any number of steps, finish; after
+    the cells of an analysis, ended."""
 
     def plan(self, cells: Sequence[Cell]) -> None:
         """All cells that will be run."""
@@ -18,10 +19,13 @@ class Progress(Protocol):
         """`cell` begins; its model may have to be loaded first."""
 
     def step(self, done: int, total: int) -> None:
-        """`done` of `total` texts of the current cell are traced."""
+        """`done` of `total` texts of the current cell are done."""
 
-    def finish(self, result: CellResult) -> None:
-        """The current cell has ended, with or without a result."""
+    def finish(self, cell: Cell, *, reused: bool) -> None:
+        """The cell has ended, or was there from an earlier run."""
+
+    def ended(self, result: CellResult) -> None:
+        """An analysis has ended, with or without a result."""
 
 
 class Silent:
@@ -36,5 +40,8 @@ class Silent:
     def step(self, done: int, total: int) -> None:
         """Nothing to do."""
 
-    def finish(self, result: CellResult) -> None:
+    def finish(self, cell: Cell, *, reused: bool) -> None:
+        """Nothing to do."""
+
+    def ended(self, result: CellResult) -> None:
         """Nothing to do."""

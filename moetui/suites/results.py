@@ -24,16 +24,18 @@ SCHEMA_VERSION = 1
 AnalysisResult = PromptDecomposition | CorpusDecomposition | ContextSensitivity
 
 Status = Literal["done", "inconclusive", "failed"]
+SeparationVerdict = Literal["separates", "does not separate", "inconclusive"]
 
 _PACKAGES = ("moetui", "mlx", "mlx-lm", "transformers", "numpy", "scipy", "msgspec")
 
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True):
-    """One unit of work: one part of one analysis of one model."""
+    """One unit of work: one part of one analysis of one model; tokens: about how many it runs."""
 
     model: str
     analysis: str
     part: str
+    tokens: int | None = None
 
 
 class CellResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,7 +91,7 @@ class Separation(msgspec.Struct, frozen=True, kw_only=True):
     trained: Statistic
     null: Statistic
     difference: Statistic
-    verdict: Literal["separates", "does not separate", "inconclusive"]
+    verdict: SeparationVerdict
     reason: str | None
 
 

@@ -1,214 +1,148 @@
-"""Runs the cells of a suite, model by model; a model that fails takes only its own cells along."""
+"""Runs a suite model by model; a model that fails takes only its own results along."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from moetui.errors import MoetuiError, RunFailedError
-from moetui.suites.progress import Progress
+from moetui.suites.models import LazyModel, ModelRef, Models, with_nulls
+from moetui.suites.plan import Suite
+from moetui.suites.ranks import shared
 from moetui.suites.results import (
     SCHEMA_VERSION,
-    AnalysisResult,
     Cell,
     CellResult,
+    Measure,
     ModelRecord,
-    Published,
     SuiteResult,
-    Verdicts,
     environment,
     versions,
 )
-from moetui.trace import ModelInfo, Trace
-
-# Texts traced so far, texts in all.
-Step = Callable[[int, int], None]
+from moetui.suites.separation import separation
+from moetui.suites.work import STATISTICS, Left, Run, analyse, failed, model_info, reason
 
 
-class Tracer(Protocol):
-    """What a suite needs of a model; `moetui.model.Model` is one."""
+def run(suite: Suite, run: Run, models: Models, *, null_model: bool = False) -> SuiteResult:
+    """Run every analysis of `suite` on every model, each null model after the one it belongs to.
 
-    info: ModelInfo
-
-    def tokenize(self, text: str) -> NDArray[np.int32]:
-        """Token ids of `text`."""
-
-    def trace(
-        self,
-        text_or_ids: str | Sequence[int] | NDArray[np.int32],
-        *,
-        lens: int = 5,
-        residuals: bool = True,
-    ) -> Trace:
-        """One real forward pass."""
-
-
-Opener = Callable[[str], Tracer]
-
-
-class Outcome(msgspec.Struct, frozen=True):
-    """What a cell found; with a reason it is inconclusive, and may still hold a partial result."""
-
-    result: AnalysisResult | None
-    reason: str | None = None
-
-
-class Suite(Protocol):
-    """An experiment with its parameters set.
-
-    analyses: the cells that each model gets. cost: what a run takes, in words.
-    """
-
-    name: str
-    question: str
-    cost: str
-    analyses: tuple[str, ...]
-    published: tuple[Published, ...]
-
-    @property
-    def models(self) -> tuple[str, ...]:
-        """Names of the models to run on."""
-
-    @property
-    def parameters(self) -> msgspec.Struct:
-        """All parameters, defaults filled in."""
-
-    def prompts_digest(self) -> str:
-        """Digest of every text that the parameters name."""
-
-    def run(self, analysis: str, model: Tracer, *, seed: int, step: Step) -> Outcome:
-        """One cell."""
-
-    def conclude(self, cells: Sequence[CellResult]) -> Verdicts:
-        """What the cells together say."""
-
-    def caveats(self, cells: Sequence[CellResult]) -> tuple[str, ...]:
-        """What a reader of the whole must know."""
-
-
-def run(
-    suite: Suite, models: Sequence[str], *, seed: int, progress: Progress, open_model: Opener
-) -> SuiteResult:
-    """Run every analysis of `suite` on every model.
-
-    A model or cell that fails is reported as failed beside the others' results. Raises the first
-    failure where nothing at all succeeded; KeyboardInterrupt is never caught.
+    A model or analysis that fails is reported as failed beside the others' results. Raises the
+    first failure where nothing at all succeeded; KeyboardInterrupt is never caught, and what was
+    finished by then is in the store.
     """
     started = _now()
-    progress.plan(plan(suite, models))
+    refs = with_nulls(suite.models, models, null_model=null_model, seed=run.seed)
+    run.progress.plan(plan(suite, refs, seed=run.seed))
     records: list[ModelRecord] = []
     cells: list[CellResult] = []
     causes: list[Exception] = []
-    for name in models:
-        record, found, failed = _run_model(suite, name, seed, progress, open_model)
+    for ref in refs:
+        record, found, failures = _run_model(suite, run, ref, models)
+        models.free()
         records.append(record)
         cells.extend(found)
-        causes.extend(failed)
+        causes.extend(failures)
     if causes and all(cell.status == "failed" for cell in cells):
         raise _whole_failure(causes[0])
+    run.store.prune(run.keys)
+    return _document(suite, run, refs, records, cells, started)
+
+
+def plan(suite: Suite, refs: Sequence[ModelRef], *, seed: int) -> tuple[Cell, ...]:
+    """The cells in the order in which they run."""
+    analyses = [(analysis.name, analysis.parts(seed=seed)) for analysis in suite.analyses]
+    cells: list[Cell] = []
+    for ref in refs:
+        for name, parts in analyses:
+            cells += [
+                Cell(model=ref.label, analysis=name, part=part.name, tokens=part.tokens)
+                for part in parts
+            ]
+            cells.append(Cell(model=ref.label, analysis=name, part=STATISTICS, tokens=0))
+    return tuple(cells)
+
+
+def _run_model(
+    suite: Suite, run: Run, ref: ModelRef, models: Models
+) -> tuple[ModelRecord, list[CellResult], list[Exception]]:
+    """All analyses of one model; nothing refers to it on return."""
+    null_of = None if ref.initialisation is None else ref.name
+    try:
+        model = LazyModel(ref, models)
+        shared(run.ranks, lambda: model_info(run, model).digest.encode())
+    except Exception as error:  # one model's defect must not cost the others' results
+        traceback.clear_frames(error.__traceback__)
+        cells = [failed(ref.label, analysis.name, error) for analysis in suite.analyses]
+        for cell in cells:
+            run.progress.ended(cell)
+        record = ModelRecord(name=ref.label, info=None, failure=reason(error), null_of=null_of)
+        return record, cells, [error]
+    left: dict[str, Left] = {}
+    cells, causes = [], []
+    for analysis in suite.analyses:
+        cell, cause = analyse(run, model, analysis, left)
+        if cause is not None:
+            # Frames of the failed pass would keep the model alive beside the next one.
+            traceback.clear_frames(cause.__traceback__)
+            causes.append(cause)
+        cells.append(cell)
+        run.progress.ended(cell)
+    record = ModelRecord(name=ref.label, info=model.info, failure=None, null_of=null_of)
+    return record, cells, causes
+
+
+def _document(
+    suite: Suite,
+    run: Run,
+    refs: Sequence[ModelRef],
+    records: Sequence[ModelRecord],
+    cells: Sequence[CellResult],
+    started: str,
+) -> SuiteResult:
+    trained = {ref.label for ref in refs if ref.initialisation is None}
+    measures: list[Measure] = []
+    for ref in refs:
+        measures += suite.measures(ref.label, [c for c in cells if c.model == ref.label])
+    of_trained = [cell for cell in cells if cell.model in trained]
     return SuiteResult(
         schema_version=SCHEMA_VERSION,
         suite=suite.name,
         question=suite.question,
         models=tuple(records),
-        parameters=_parameters(suite, models),
+        parameters=_parameters(suite),
         prompts_digest=suite.prompts_digest(),
-        seed=seed,
+        seed=run.seed,
         versions=versions(),
         environment=environment(),
         started=started,
         finished=_now(),
         cells=tuple(cells),
-        verdict=suite.conclude(cells),
+        measures=tuple(measures),
+        separation=separation(measures, records, seed=run.seed),
+        verdict=suite.conclude(of_trained),
         published=suite.published,
         caveats=suite.caveats(cells),
     )
-
-
-def plan(suite: Suite, models: Sequence[str]) -> tuple[Cell, ...]:
-    """The cells in the order in which they run."""
-    return tuple(
-        Cell(model=model, analysis=analysis) for model in models for analysis in suite.analyses
-    )
-
-
-def _run_model(
-    suite: Suite, name: str, seed: int, progress: Progress, open_model: Opener
-) -> tuple[ModelRecord, list[CellResult], list[Exception]]:
-    """All cells of one model; it is freed on return, before the next one is loaded."""
-    cells: list[CellResult] = []
-    causes: list[Exception] = []
-    model: Tracer | None = None
-    unusable: Exception | None = None
-    for cell in plan(suite, [name]):
-        progress.start(cell)
-        begun = time.monotonic()
-        try:
-            if unusable is not None:
-                raise unusable
-            if model is None:
-                model = open_model(name)
-            outcome = suite.run(cell.analysis, model, seed=seed, step=progress.step)
-            result = _ended(cell, begun, outcome)
-        except Exception as error:  # one model's defect must not cost the others' results
-            unusable = error if model is None else None
-            causes.append(error)
-            result = _failed(cell, begun, error)
-        cells.append(result)
-        progress.finish(result)
-    info = None if model is None else model.info
-    failure = None if unusable is None else _reason(unusable)
-    return ModelRecord(name=name, info=info, failure=failure), cells, causes
-
-
-def _ended(cell: Cell, begun: float, outcome: Outcome) -> CellResult:
-    return CellResult(
-        model=cell.model,
-        analysis=cell.analysis,
-        status="done" if outcome.reason is None else "inconclusive",
-        reason=outcome.reason,
-        seconds=round(time.monotonic() - begun, 3),
-        result=outcome.result,
-    )
-
-
-def _failed(cell: Cell, begun: float, error: Exception) -> CellResult:
-    return CellResult(
-        model=cell.model,
-        analysis=cell.analysis,
-        status="failed",
-        reason=_reason(error),
-        seconds=round(time.monotonic() - begun, 3),
-        result=None,
-    )
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, MoetuiError):
-        return f"{error.message} ({error.hint})"
-    return f"{type(error).__name__}: {error}"
 
 
 def _whole_failure(cause: Exception) -> MoetuiError:
     if isinstance(cause, MoetuiError):
         return cause
     failure = RunFailedError(
-        f"nothing succeeded: {_reason(cause)}", "run again with `moetui --debug batch …`"
+        f"nothing succeeded: {reason(cause)}", "run again with `moetui --debug batch …`"
     )
     failure.__cause__ = cause
     return failure
 
 
-def _parameters(suite: Suite, models: Sequence[str]) -> dict[str, Any]:
+def _parameters(suite: Suite) -> dict[str, Any]:
     # Through JSON, so that what is in memory equals what a reader of the file gets.
     given: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(suite.parameters))
-    return {**given, "models": list(models)}
+    return {**given, "models": list(suite.models)}
 
 
 def _now() -> str:

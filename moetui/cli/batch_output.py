@@ -1,0 +1,81 @@
+"""Where the results of a batch run go."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from moetui.suites import SuiteResult
+    from moetui.suites.plan import Suite
+
+_STDOUT = Path("-")
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where one result goes: its JSON file (None: standard output), its report (None: none), and
+    the folder under which its cells are kept (None: nowhere)."""
+
+    json: Path | None
+    report: Path | None
+    cells: Path | None
+
+
+def targets(
+    output: Path, suites: Sequence[Suite], *, report: bool, resume: bool
+) -> tuple[Target, ...]:
+    """Where every suite's result goes; checked, and its folder made, before anything runs."""
+    from datetime import datetime
+
+    from moetui.errors import UsageError
+
+    if output == _STDOUT:
+        if len(suites) > 1:
+            raise UsageError(
+                f"{len(suites)} results do not fit one JSON document", "give -o a folder"
+            )
+        if report or resume:
+            option = "--report" if report else "--resume"
+            raise UsageError(f"{option} needs a folder, not standard output", "give -o a folder")
+        return (Target(None, None, None),)
+    as_file = output.suffix == ".json" and not output.is_dir()
+    if as_file and len(suites) > 1:
+        raise UsageError(f"{len(suites)} results do not fit into {output}", "give -o a folder")
+    stamp = datetime.now().astimezone().strftime("%Y%m%d_%H%M%S")
+    folder = output.parent if as_file else output
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"cannot make the folder {folder}: {error.strerror}", "give -o another folder"
+        ) from error
+    files = [output if as_file else folder / f"{suite.name}_{stamp}.json" for suite in suites]
+    return tuple(
+        Target(file, file.with_suffix(".md") if report else None, folder) for file in files
+    )
+
+
+def deliver(result: SuiteResult, target: Target) -> None:
+    """Show the result on standard error and put it where it belongs."""
+    from moetui.cli.batch_table import print_summary
+    from moetui.suites import result_json, write_result
+
+    print_summary(result)
+    if target.json is None:
+        sys.stdout.buffer.write(result_json(result))
+        sys.stdout.buffer.flush()
+        return
+    write_result(result, target.json)
+    click.echo(str(target.json))
+    if target.report is not None:
+        from moetui.suites.report import report
+        from moetui.trace.file import write_atomically
+
+        write_atomically(target.report, report(result).encode())
+        click.echo(str(target.report))
