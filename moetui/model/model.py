@@ -34,6 +34,7 @@ from moetui.trace import Intervention, LensReadout, Trace
 
 if TYPE_CHECKING:
     from moetui.model.generate import Generation
+    from moetui.model.reinitialise import Initialisation
 
 Ids = NDArray[np.int32]
 Floats = NDArray[np.float32]
@@ -60,6 +61,7 @@ class Model:
         tokenizer: Any,
         config: dict[str, Any],
         stored_dtype: str,
+        initialisation: Initialisation | None = None,
     ) -> None:
         self.network = network
         self.tokenizer = tokenizer
@@ -71,7 +73,7 @@ class Model:
         self.lens_reader: Lens = probe.lens
         self._decomposition: Decomposition | None = probe.decomposition
         self._ranking_signs = probe.ranking_signs
-        self.info = model_info(name, folder, network, config, stored_dtype, probe)
+        self.info = model_info(name, folder, network, config, stored_dtype, probe, initialisation)
         abilities = Abilities(
             network,
             self.architecture,

@@ -36,6 +36,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     `routing_error`, `decomposition_error`, `lens_error` and `attention_error` say in one sentence
     why the self-test made at load does not allow these readings; None where it passed. With a
     `routing_error` the model has experts, and no layer of it is read.
+    `initialisation` says how the weights of a null model were drawn, None where they are those of
+    the checkpoint; then `digest` identifies what they follow from.
     """
 
     name: str
@@ -62,6 +64,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     decomposition_error: str | None = None
     lens_error: str | None = None
     attention_error: str | None = None
+    initialisation: str | None = None
 
     @property
     def is_moe(self) -> bool:
