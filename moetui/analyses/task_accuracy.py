@@ -31,7 +31,7 @@ EXACT_DEFINITION = "the greedy continuation begins with the right whole number, 
 CHANCE = "chance = the model's own answers dealt out anew among the problems of each operation"
 
 # A whole number, thousands separated or not; a fraction or a decimal is none.
-_NUMBER = re.compile(r"\s*([-−]?)\s?(\d{1,3}(?:,\d{3})+(?!\d)|\d++)(?:\.(\d++))?+(?!\s?/\s?\d)")
+_NUMBER = re.compile(r"\s*([-−]?)\s?(\d{1,3}(?:,\d{3})+(?!\d)|\d++)(?:\.(\d++))?+(?! ?/ ?\d)")
 
 
 class Answered(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,7 +122,7 @@ def settled(text: str) -> bool:
         return False
     after = re.sub(r"^[-−]?\s?[\d,.]*", "", begun)
     # A slash may still make a fraction of it.
-    return bool(after) and re.fullmatch(r"\s?/?\s?", after) is None
+    return bool(after) and re.fullmatch(r" ?/? ?", after) is None
 
 
 def answered(model: Forward, item: TaskPrompt, *, to_the_end: int | None = None) -> Answered:

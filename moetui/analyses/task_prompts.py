@@ -35,9 +35,9 @@ SYMBOLS: dict[Task, str] = {
     "division": "/",
 }
 
-# The most pairs that `crossed_prompts` can ask: divisor and quotient from 2 to 12.
-FACTORS = range(2, 13)
-PAIRS = len(FACTORS) ** 2
+# `operand_pairs`: b is one of DIVISORS, a is b times one of QUOTIENTS, no number occurs twice.
+DIVISORS, QUOTIENTS = range(2, 41), range(2, 13)
+MAX_PAIRS = 30
 
 
 class TaskPrompt(msgspec.Struct, frozen=True, kw_only=True):
@@ -195,14 +195,31 @@ def crossed_prompts(
 
 
 def operand_pairs(count: int, *, seed: int) -> tuple[tuple[int, int], ...]:
-    """`count` different pairs (a, b), b and a / b from 2 to 12, in random order.
+    """`count` pairs (a, b) with a / b from 2 to 12 and b from 2 to 40, in random order.
 
-    Raises UsageError unless 1 ≤ count ≤ 121.
+    No number occurs in two pairs, so pairs that are held out hold no number that was seen.
+    Raises UsageError unless 1 ≤ count ≤ 30.
     """
-    if not 1 <= count <= PAIRS:
-        raise UsageError(f"{count} pairs of operands", f"there are 1 to {PAIRS}")
-    every = [(b * quotient, b) for b, quotient in product(FACTORS, repeat=2)]
-    return tuple(random.Random(seed).sample(every, count))
+    if not 1 <= count <= MAX_PAIRS:
+        raise UsageError(f"{count} pairs of operands", f"there are 1 to {MAX_PAIRS}")
+    rng = random.Random(seed)
+    chosen = _apart(rng)
+    while len(chosen) < count:  # never seen below 30, but nothing proves it
+        chosen = _apart(rng)
+    return tuple(chosen[:count])
+
+
+def _apart(rng: random.Random) -> list[tuple[int, int]]:
+    """Pairs without a common number, taken greedily in random order."""
+    every = [(b * quotient, b) for b, quotient in product(DIVISORS, QUOTIENTS)]
+    rng.shuffle(every)
+    chosen: list[tuple[int, int]] = []
+    used: set[int] = set()
+    for pair in every:
+        if not used & set(pair):
+            chosen.append(pair)
+            used |= set(pair)
+    return chosen
 
 
 def problems(per_task: int = 50, *, seed: int) -> tuple[TaskPrompt, ...]:

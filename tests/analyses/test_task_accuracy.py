@@ -41,7 +41,7 @@ def test_a_number_that_may_go_on_is_not_settled(text: str) -> None:
     assert not settled(text)
 
 
-@pytest.mark.parametrize("text", ["12\nx", "12 a", "twelve", " x", "12;"])
+@pytest.mark.parametrize("text", ["12\n", "12 a", "twelve", " x", "12;"])
 def test_a_number_that_cannot_change_any_more_is_settled(text: str) -> None:
     assert settled(text)
 
@@ -49,7 +49,7 @@ def test_a_number_that_cannot_change_any_more_is_settled(text: str) -> None:
 def test_generation_ends_with_the_number_and_the_seeds_goes_on() -> None:
     model = TaskForward(writes=lambda prompt: "8\n9 - 3 = 6")
     item = SEED_PROMPTS[0]
-    assert answered(model, item).text == "8\n9"
+    assert answered(model, item).text == "8\n"
     assert answered(model, item, to_the_end=10).text == "8\n9 - 3 = "
     assert len(answered(TaskForward(writes=lambda prompt: "1" * 99), item).text) == MAX_TOKENS
 
