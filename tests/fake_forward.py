@@ -71,7 +71,13 @@ class FakeForward:
         self.passes: list[tuple[str, tuple[Intervention, ...]]] = []
 
     def trace(
-        self, text_or_ids: Prompt, *, lens: int = 5, interventions: Sequence[Intervention] = ()
+        self,
+        text_or_ids: Prompt,
+        *,
+        lens: int = 5,
+        residuals: bool = True,
+        streams: bool = False,
+        interventions: Sequence[Intervention] = (),
     ) -> Trace:
         self.passes.append(("trace", tuple(interventions)))
         ids = self._ids(text_or_ids)
