@@ -126,12 +126,12 @@ def _run(
     """Run one suite and deliver what it found (on the first of several ranks)."""
     from moetui.cli.batch_output import deliver
     from moetui.cli.batch_progress import drawn
+    from moetui.model.distributed import ranks
     from moetui.suites import run_prepared
-    from moetui.suites.ranks import launched
 
-    ranks = launched()
+    group = ranks()
     try:
-        with drawn("off" if ranks.rank else progress) as watcher:
+        with drawn("off" if group.rank else progress) as watcher:
             result = run_prepared(
                 suite,
                 seed=seed,
@@ -139,12 +139,12 @@ def _run(
                 cells=place.cells,
                 resume=resume,
                 progress=watcher,
-                ranks=ranks,
+                ranks=group,
             )
     except KeyboardInterrupt:
         click.echo(_interrupted(place), err=True)
         raise
-    if not ranks.rank:
+    if not group.rank:
         deliver(result, place)
     return result
 
