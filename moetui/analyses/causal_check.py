@@ -21,7 +21,7 @@ from moetui.stats import (
     Intervals,
     Statistic,
     document_intervals,
-    document_statistic,
+    document_bootstrap,
     permutation_p,
     ratio_of_sums,
 )
@@ -215,7 +215,7 @@ def causal_check(
         directions=found.directions,
         documents=len(documents),
         tokens=tokens,
-        reproduced=document_statistic(
+        reproduced=document_bootstrap(
             ratio_of_sums(
                 [one.reproduced[least] for one in documents], [one.tokens for one in documents]
             ),

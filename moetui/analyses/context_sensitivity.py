@@ -19,7 +19,7 @@ from moetui.analyses.context_distances import Distances, distances_of
 from moetui.analyses.context_uses import DroppedContext, WordUses
 from moetui.stats import (
     Statistic,
-    document_statistic,
+    document_bootstrap,
     expected_jaccard,
     finite,
     joined,
@@ -239,14 +239,14 @@ def _distance(found: Distances, null: Numbers, expected: float | None, seed: int
     low, high = np.quantile(null, [0.025, 0.975])
     observed = float(found.between(np.ones((1, found.contexts)))[0])
     between = msgspec.structs.replace(
-        document_statistic(found.between, found.contexts, seed=seed, caveat=CHANCE),
+        document_bootstrap(found.between, found.contexts, seed=seed, caveat=CHANCE),
         null_mean=float(null.mean()) if expected is None else expected,
         null_low=float(low),
         null_high=float(high),
         p=permutation_p(observed, null, tail="less"),
     )
     shuffled, excess = (
-        document_statistic(estimator, found.contexts, seed=seed, caveat=found.caveat)
+        document_bootstrap(estimator, found.contexts, seed=seed, caveat=found.caveat)
         for estimator in (found.shuffled, found.excess)
     )
     return Distance(between=between, shuffled=shuffled, excess=excess)
@@ -298,7 +298,7 @@ def _pooled(
             ]
             return np.asarray(np.mean(values, axis=0))
 
-        return document_statistic(estimate, len(documents), seed=seed)
+        return document_bootstrap(estimate, len(documents), seed=seed)
 
     return Distance(
         between=mean_of("between"), shuffled=mean_of("shuffled"), excess=mean_of("excess")
@@ -336,5 +336,5 @@ def _mean_of(cells: Sequence[Sequence[Statistic]], seed: int) -> Statistic:
 def _over_words(sums: Sequence[float], sizes: Sequence[float], seed: int) -> Statistic:
     if not sizes:
         return Statistic(n_documents=0, seed=seed, caveat="no word could be compared")
-    found = document_statistic(ratio_of_sums(sums, sizes), len(sizes), seed=seed)
+    found = document_bootstrap(ratio_of_sums(sums, sizes), len(sizes), seed=seed)
     return msgspec.structs.replace(found, caveat=joined("a word is one document", found.caveat))

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from moetui.stats import Statistic, document_intervals, document_statistic, ratio_of_sums
+from moetui.stats import Statistic, document_intervals, document_bootstrap, ratio_of_sums
 from moetui.stats.permutation import permutation_p
 from moetui.trace import ModelInfo, Trace
 from moetui.trace.shares import centred
@@ -110,7 +110,7 @@ def token_identity(
     ids = len(np.unique(table.labels[known]))
     tokens = [float(one.tokens) for one in documents]
     covered = np.bincount(table.document, weights=table.counts * known, minlength=len(documents))
-    coverage = document_statistic(
+    coverage = document_bootstrap(
         ratio_of_sums(covered, tokens), len(documents), seed=seed, n_tokens=int(sum(tokens))
     )
     above = [index for index, layer in enumerate(layers) if layer > 0] or [*range(len(layers))]

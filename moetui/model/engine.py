@@ -89,6 +89,16 @@ class _Stoppable:
             interventions=interventions,
         )
 
+    def continuation(
+        self,
+        text_or_ids: Prompt,
+        max_tokens: int,
+        *,
+        until: Callable[[str], bool] = lambda text: False,
+    ) -> str:
+        self._go_on()
+        return self.model.continuation(text_or_ids, max_tokens, until=until)
+
     def next_logits(self, text_or_ids: Prompt) -> Floats:
         self._go_on()
         return self.model.next_logits(text_or_ids)

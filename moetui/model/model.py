@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -176,6 +176,30 @@ class Model:
         return Generation(
             self, ids, max_tokens, Want(residuals), lens=lens, cancel=cancel, edits=edits
         )
+
+    def continuation(
+        self,
+        text_or_ids: str | Sequence[int] | Ids,
+        max_tokens: int,
+        *,
+        until: Callable[[str], bool] = lambda text: False,
+    ) -> str:
+        """What the model writes next, greedily, as text: at most `max_tokens` tokens, ending
+        before a token that ends the text, and as soon as `until` holds of the text so far.
+
+        Raises UsageError as `trace` does.
+        """
+        written: list[int] = []
+        text = ""
+        for step in self.generate(text_or_ids, max_tokens, lens=0, residuals=False):
+            token = int(step.token_ids[0])
+            if token in self.tokenizer.eos_token_ids:
+                break
+            written.append(token)
+            text = self.tokenizer.decode(written)
+            if until(text):
+                break
+        return text
 
     def intervene(self, *interventions: Intervention) -> AbstractContextManager[None]:
         """Whatever the model does inside the block is changed by `interventions`.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from moetui.trace.interventions import Intervention
@@ -35,6 +35,16 @@ class Forward(Protocol):
         interventions: Sequence[Intervention] = (),
     ) -> Trace:
         """One forward pass and what it did; options as of `moetui.model.Model.trace`."""
+
+    def continuation(
+        self,
+        text_or_ids: Prompt,
+        max_tokens: int,
+        *,
+        until: Callable[[str], bool] = lambda text: False,
+    ) -> str:
+        """What the model writes next, greedily: at most `max_tokens` tokens, ending before a
+        token that ends the text, and as soon as `until` holds of what is written so far."""
 
     def next_logits(self, text_or_ids: Prompt) -> Floats:
         """float32 [V], next-token logits after the last token, of a pass that nobody watches."""
