@@ -20,8 +20,8 @@ from moetui.analyses.attention_router import ATTENTION
 from moetui.stats import (
     Intervals,
     Statistic,
-    document_intervals,
     document_bootstrap,
+    document_intervals,
     permutation_p,
     ratio_of_sums,
 )

@@ -82,6 +82,16 @@ class ContextLayer(msgspec.Struct, frozen=True, kw_only=True):
         """The top-1 expert in each kept context."""
         return tuple(context.experts[0] for context in self.contexts)
 
+    @property
+    def set_distance(self) -> Statistic:
+        """Mean 1 − Jaccard over pairs of contexts."""
+        return self.sets.between
+
+    @property
+    def weight_distance(self) -> Statistic:
+        """Mean total variation over pairs of contexts."""
+        return self.weights.between
+
 
 class WordContexts(msgspec.Struct, frozen=True, kw_only=True):
     """One word in its contexts, compared at the token id found in most of them.

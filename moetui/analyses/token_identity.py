@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from moetui.stats import Statistic, document_intervals, document_bootstrap, ratio_of_sums
+from moetui.stats import Statistic, document_bootstrap, document_intervals, ratio_of_sums
 from moetui.stats.permutation import permutation_p
 from moetui.trace import ModelInfo, Trace
 from moetui.trace.shares import centred
