@@ -7,6 +7,7 @@ from scipy import stats as scipy_stats
 
 from moetui.stats import (
     domain_information,
+    domain_test,
     expected_jensen_shannon,
     jensen_shannon,
     mutual_information,
@@ -121,3 +122,45 @@ def test_domains_are_compared_with_each_other_and_with_the_rest():
 def test_fewer_than_two_domains_or_empty_ones_are_refused(bad):
     with pytest.raises(ValueError, match="counts"):
         domain_information(bad)
+
+
+def documents_of(seed, planted=0.0, per_domain=25, E=8):
+    """Documents with tastes of their own; those of domain "b" like expert 0 more."""
+    rng = np.random.default_rng(seed)
+    domains = ["a"] * per_domain + ["b"] * per_domain + ["c"] * per_domain
+    taste = rng.dirichlet(np.full(E, 2.0), len(domains))
+    taste[np.array(domains) == "b", 0] += planted
+    taste /= taste.sum(axis=1, keepdims=True)
+    return np.array([rng.multinomial(100, t) for t in taste]), domains
+
+
+def test_domains_without_a_difference_are_called_different_at_the_level_only():
+    found = [domain_test(*documents_of(seed), seed=seed) for seed in range(60)]
+    assert np.mean([f.information.p <= 0.05 for f in found]) <= 0.05 + 3 * np.sqrt(0.0475 / 60)
+    wise = [min(d.q for d in f.divergence) <= 0.05 for f in found]
+    assert np.mean(wise) <= 0.05 + 3 * np.sqrt(0.0475 / 60)
+    # Miller-Madow takes tokens for independent and leaves most of the documents' taste standing.
+    counts, domains = documents_of(0)
+    table = [counts[np.array(domains) == d].sum(axis=0) for d in "abc"]
+    assert mutual_information(table).corrected > 0.005
+    assert abs(np.mean([f.information.value for f in found])) < 0.002
+
+
+def test_a_domain_that_prefers_an_expert_is_found_and_named():
+    counts, domains = documents_of(1, planted=0.25)
+    found = domain_test(counts, domains, seed=0)
+    assert found.domains == ("a", "b", "c")
+    assert found.information.p == 1 / 1000 and found.information.n_documents == 75
+    table = [counts[np.array(domains) == d].sum(axis=0) for d in "abc"]
+    assert 0 < found.information.value < mutual_information(table).plug_in
+    b = found.divergence[1]
+    assert b.q == 1 / 1000 and b.value == max(d.value for d in found.divergence)
+    assert "permutation of documents" in b.caveat and "3 tests" in b.caveat
+
+
+def test_documents_without_a_domain_are_refused():
+    counts, domains = documents_of(0)
+    with pytest.raises(ValueError, match="each document"):
+        domain_test(counts, domains[:-1], seed=0)
+    with pytest.raises(ValueError, match="two domains"):
+        domain_test(counts, ["a"] * len(domains), seed=0)
