@@ -21,9 +21,7 @@ def separation(
     measures: Sequence[Measure], models: Sequence[ModelRecord], *, seed: int
 ) -> tuple[Separation, ...]:
     """Every measure of a trained model against each of its null models."""
-    of_null = [
-        (record.null_of, record.name) for record in models if record.null_of is not None
-    ]
+    of_null = [(record.null_of, record.name) for record in models if record.null_of is not None]
     return tuple(
         separate(measure, other, null_model=null, seed=seed)
         for trained, null in of_null

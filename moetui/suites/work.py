@@ -176,9 +176,7 @@ def _parts(
     needs = {name: left[name].partials for name in analysis.needs}
 
     def read(part: Part) -> bytes:
-        found = analysis.read(
-            model.forward(), part, needs, seed=run.seed, step=run.progress.step
-        )
+        found = analysis.read(model.forward(), part, needs, seed=run.seed, step=run.progress.step)
         return pack(found)
 
     def own() -> bytes:
@@ -208,9 +206,7 @@ def _statistics(
         seed=run.seed,
     )
     cell = Cell(model=model.ref.label, analysis=analysis.name, part=STATISTICS)
-    kept = _cell(
-        run, cell, key, lambda: pack(analysis.reduce(info, own.partials, seed=run.seed))
-    )
+    kept = _cell(run, cell, key, lambda: pack(analysis.reduce(info, own.partials, seed=run.seed)))
     return unpack(kept.content, Outcome), kept.seconds
 
 
@@ -228,4 +224,3 @@ def _cell(run: Run, cell: Cell, key: str, make: Callable[[], bytes]) -> _Kept:
     run.store.put(key, msgspec.msgpack.encode(kept))
     run.progress.finish(cell, reused=False)
     return kept
-
