@@ -7,6 +7,7 @@ from moetui.stats.bootstrap import (
     document_statistic,
     ratio_of_sums,
 )
+from moetui.stats.difference import difference, sign_flip
 from moetui.stats.divergence import kl_divergence, log_softmax
 from moetui.stats.load import LoadIndices, load_indices
 from moetui.stats.overlap import (
@@ -41,6 +42,7 @@ __all__ = [
     "binary_design_effect",
     "central_band",
     "design_effect",
+    "difference",
     "document_intervals",
     "document_statistic",
     "expected_jaccard",
@@ -59,6 +61,7 @@ __all__ = [
     "rate",
     "ratio_of_sums",
     "set_overlap",
+    "sign_flip",
     "variation_chance",
     "wilson",
 ]
