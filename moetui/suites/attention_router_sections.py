@@ -100,7 +100,9 @@ def _readings(result: SuiteResult, model: str) -> list[tuple[str, CorrectedDecom
 
 
 def _shares(result: SuiteResult) -> Iterator[Section]:
-    tables, bars, notes = [], [], []
+    tables: list[Table] = []
+    bars: list[Bars] = []
+    notes: list[str] = []
     for model in _names(result):
         for over, found in _readings(result, model):
             size = f"{found.documents} documents, {found.tokens:,} tokens ({found.positions})"
@@ -140,14 +142,11 @@ def _mean_name(found: CorrectedDecomposition) -> str:
 
 
 def _share_bars(title: str, found: CorrectedDecomposition) -> Bars:
-    rows = tuple((part.part, share) for part, share in _across(found.mean))
-    return Bars(title=title, rows=rows, **_axis([share for _, share in rows]))
-
-
-def _axis(shares: Sequence[Statistic]) -> dict[str, float]:
     """From 0 to 1, and further where a share or its interval goes beyond."""
+    rows = tuple((part.part, share) for part, share in _across(found.mean))
+    shares = [share for _, share in rows]
     ends = [end for s in shares for end in (s.value, s.ci_low, s.ci_high) if end is not None]
-    return {"low": min(0.0, *ends, 0.0), "high": max(1.0, *ends, 1.0)}
+    return Bars(title=title, rows=rows, low=min([0.0, *ends]), high=max([1.0, *ends]))
 
 
 def _contexts(result: SuiteResult) -> Iterator[Section]:

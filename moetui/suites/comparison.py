@@ -105,9 +105,7 @@ def _of_kind(result: SuiteResult, *, null: bool) -> list[ModelRecord]:
     return [record for record in result.models if (record.null_of is not None) is null]
 
 
-def _pairs(
-    first: SuiteResult, second: SuiteResult, seed: int
-) -> tuple[list[Pair], list[Unpaired]]:
+def _pairs(first: SuiteResult, second: SuiteResult, seed: int) -> tuple[list[Pair], list[Unpaired]]:
     models = partners(first, second)
     theirs = {(m.model, m.label, m.name): m for m in second.measures}
     pairs: list[Pair] = []
@@ -213,7 +211,7 @@ def _circumstances(result: SuiteResult) -> dict[str, str]:
         told = [record.name, *([info.digest[:12], info.dtype, info.backend] if info else [])]
         found[f"model {number}"] = ", ".join(told)
     found |= {f"version of {name}": version for name, version in result.versions.items()}
-    return found | {name: value for name, value in result.environment.items()}
+    return found | result.environment
 
 
 def _text(value: Any) -> str:

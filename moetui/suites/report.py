@@ -20,7 +20,8 @@ PLOT_WIDTH = 100
 
 # Brackets alone are no link: only what follows them makes one.
 _ACTIVE = re.compile(r"[\\`*<|~&$]|\](?=[(\[:])|(?<![^\W_])_|_(?![^\W_])")
-_BLOCK_START = re.compile(r"^(\s*)([#+\-=>]|\d+(?=[.)]))")
+# A line that starts so would be a heading, a list, a quote or a rule.
+_BLOCK_START = re.compile(r"^([#>]|[+\-=](?!\d)|\d+(?=[.)](\s|$)))")
 
 
 def report(result: SuiteResult) -> str:
@@ -39,13 +40,13 @@ def markdown(head: str, parts: tuple[Section, ...]) -> str:
 def escaped(text: str) -> str:
     """`text` as Markdown that shows exactly its visible form, in one line."""
     safe = _ACTIVE.sub(lambda match: "\\" + match[0], visible(text))
-    return _BLOCK_START.sub(_unblocked, safe)
+    return _BLOCK_START.sub(_unblocked, safe.strip())
 
 
 def _unblocked(match: re.Match[str]) -> str:
-    """The start of a line that would be a heading, a list or a quote, as plain text."""
-    blank, sign = match.groups()
-    return f"{blank}{sign}" if sign.isdigit() else f"{blank}\\{sign}"
+    """The start of a line as plain text; of a number, the sign after it is what makes a list."""
+    sign = match[0]
+    return f"{sign}\\" if sign.isdigit() else f"\\{sign}"
 
 
 def _section(section: Section) -> Iterator[str]:
