@@ -19,7 +19,7 @@ class ResultFileError(UsageError):
 
 def open_result(path: Path) -> SuiteResult:
     """The result saved at `path`. Raises ResultFileError for anything else, saying what it is."""
-    raw = read_file(path)
+    raw = _read(path)
     document = _document(raw, path)
     if "suite" not in document or "cells" not in document:
         raise ResultFileError(f"{path} is JSON, but {_other(document)}", _hint(document))
@@ -35,8 +35,13 @@ def open_result(path: Path) -> SuiteResult:
         raise ResultFileError(f"{path} is no valid result: {error}", _AGAIN) from error
 
 
-def read_file(path: Path) -> bytes:
-    """All of a regular file. Raises ResultFileError."""
+def read_start(path: Path, size: int = 64) -> bytes:
+    """The first bytes of a regular file. Raises ResultFileError."""
+    return _read(path, size)
+
+
+def _read(path: Path, size: int = -1) -> bytes:
+    """`size` bytes of a regular file, all of it by default."""
     if path.is_dir():
         raise ResultFileError(f"{path} is a folder", "name one file in it")
     if not path.exists():
@@ -44,7 +49,8 @@ def read_file(path: Path) -> bytes:
     if not path.is_file():
         raise ResultFileError(f"{path} is no regular file", "name a file")
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return file.read(size)
     except OSError as error:
         raise ResultFileError(f"cannot read {path}: {error.strerror}", "check the path") from error
 
