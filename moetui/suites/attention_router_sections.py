@@ -111,7 +111,7 @@ def _shares(result: SuiteResult) -> Iterator[Section]:
             notes += found.caveats
     if tables:
         yield Section(
-            heading="Corrected shares of the routers' decisions",
+            heading="Corrected shares",
             text=(
                 "Share of each part in the variance of the router's logits across tokens, all "
                 "experts together, at the router's own input; signed, and 1 in all.",

@@ -70,7 +70,7 @@ def question(result: SuiteResult) -> Section:
     """What was asked, and of which models."""
     rows = tuple(_model_row(record) for record in result.models)
     columns = (
-        "model", "architecture", "layers", "experts", "top-k", "router bits", "dtype", "backend",
+        "model", "architecture", "layers", "experts", "top-k", "router bits", "computed in",
         "digest",
     )  # fmt: skip
     return Section(
@@ -293,11 +293,11 @@ def provenance(result: SuiteResult) -> Section:
 def _model_row(record: ModelRecord) -> tuple[Value, ...]:
     info = record.info
     if info is None:
-        return (_titled(record), f"not usable: {record.failure}", *[None] * 7)
+        return (_titled(record), f"not usable: {record.failure}", *[None] * 6)
     routed = (info.num_experts, info.top_k) if info.is_moe else (None, None)
     return (
         _titled(record), info.architecture, info.num_layers, *routed, info.router_bits,
-        info.dtype, info.backend, info.digest[:12],
+        f"{info.dtype} on {info.backend}", info.digest[:12],
     )  # fmt: skip
 
 
