@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 ROPE_THETA: Final = 10_000.0
+EMBEDDING_STD: Final = 0.5
+FINAL_GAIN: Final = 0.1
+MATRIX_STD: Final = 0.02
+_INTO_THE_STREAM: Final = ("o_proj.weight", "mlp.experts.down", "down_proj.weight")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,23 @@ class Shape:
                 tensors[f"{at}mlp.down_proj.weight"] = (self.hidden, self.intermediate)
         tensors["model.norm.weight"] = (self.hidden,)
         return tensors
+
+    def initial(self, name: str) -> tuple[float, float]:
+        """Mean and standard deviation from which the tensor ``name`` starts, normally distributed.
+
+        ``name`` is one in training, in a checkpoint or in mlx-lm.  Embeddings are large and the
+        final norm's gain small, so that the first layers cannot drown the token in the residual
+        stream; with the customary 0.02 they do, and every decomposition of the router's input
+        comes out flat at the same loss.
+        """
+        if name.endswith("norm.weight"):
+            return (FINAL_GAIN if name == "model.norm.weight" else 1.0), 0.0
+        if name == "model.embed_tokens.weight":
+            return 0.0, EMBEDDING_STD
+        if name.endswith(_INTO_THE_STREAM):
+            # Keeps the depth's sum at one scale
+            return 0.0, MATRIX_STD / math.sqrt(2 * self.layers)
+        return 0.0, MATRIX_STD
 
     def published(self, tensors: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         """Training tensors under the names, one per expert, that released checkpoints use."""
@@ -139,3 +161,6 @@ def _product(size: tuple[int, ...]) -> int:
 MOE: Final = Shape(folder="olmoe", intermediate=32, experts=16, active_experts=4)
 DENSE: Final = Shape(folder="llama", intermediate=128)
 """As wide as the experts that one token of :data:`MOE` uses."""
+
+SHAPES: Final = {"demo": MOE, "demo-dense": DENSE}
+"""Both, by the names under which the bundled checkpoints are opened."""

@@ -43,31 +43,18 @@ WARM_UP: Final = 100
 WEIGHT_DECAY: Final = 0.1
 BALANCE: Final = 0.001
 ROUTER_Z: Final = 0.001
-EMBEDDING_STD: Final = 0.5
-FINAL_GAIN: Final = 0.1
-MATRIX_STD: Final = 0.02
 STATE_EVERY: Final = 500
 REPORT_EVERY: Final = 100
 
 
 def initialise(shape: Shape, seed: int) -> dict[str, Tensor]:
-    """Float32 parameters before training.
-
-    Embeddings are large and the final norm's gain small, so that the first layers cannot drown the
-    token in the residual stream; with the customary 0.02 they do, and every decomposition of the
-    router's input comes out flat at the same loss.
-    """
+    """Float32 parameters before training, drawn as ``Shape.initial`` says."""
     generator = torch.Generator().manual_seed(seed)
     parameters: dict[str, Tensor] = {}
     for name, size in shape.training_tensors().items():
-        if len(size) == 1:
-            parameters[name] = torch.ones(size)
-        else:
-            parameters[name] = torch.randn(size, generator=generator) * MATRIX_STD
-        if name.endswith(("o_proj.weight", "mlp.experts.down", "mlp.down_proj.weight")):
-            parameters[name] /= math.sqrt(2 * shape.layers)  # keeps the depth's sum at one scale
-    parameters["model.embed_tokens.weight"] *= EMBEDDING_STD / MATRIX_STD
-    parameters["model.norm.weight"] *= FINAL_GAIN
+        mean, std = shape.initial(name)
+        noise = torch.randn(size, generator=generator) * std if std else torch.zeros(size)
+        parameters[name] = noise + mean
     return parameters
 
 

@@ -11,8 +11,9 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from moetui.model.backend import backend
-from moetui.model.digest import digest
+from moetui.model.digest import digest, recipe_digest
 from moetui.model.probe import Probe
+from moetui.model.reinitialise import Initialisation
 from moetui.trace import ModelInfo
 
 
@@ -23,17 +24,19 @@ def model_info(
     config: Mapping[str, Any],
     stored: str,
     probe: Probe,
+    initialisation: Initialisation | None = None,
 ) -> ModelInfo:
     """What is said of a model: by its checkpoint in `folder`, whose routers are stored as the
-    type `stored`, by its parameters, and by what the probe saw."""
+    type `stored`, by its parameters, by what the probe saw, and by how its weights were drawn if
+    they were never trained."""
     sites = probe.architecture.sites
     arrays = [array for _, array in tree_flatten(network.parameters())]
     quantization = config.get("quantization") or config.get("quantization_config") or {}
     bits = quantization.get("bits")
     return ModelInfo(
-        name=name,
+        name=f"{name}, re-initialised ({initialisation})" if initialisation else name,
         architecture=str(config["model_type"]),
-        digest=digest(folder),
+        digest=recipe_digest(folder, str(initialisation)) if initialisation else digest(folder),
         num_layers=len(probe.architecture.layers),
         moe_layers=tuple(sites),
         num_experts=probe.architecture.num_experts,
@@ -56,6 +59,7 @@ def model_info(
         decomposition_error=probe.decomposition_error,
         lens_error=probe.lens_error,
         attention_error=probe.attention_error,
+        initialisation=str(initialisation) if initialisation else None,
     )
 
 

@@ -15,6 +15,7 @@ from moetui.model.locate import locate
 
 if TYPE_CHECKING:
     from moetui.model.model import Model
+    from moetui.model.reinitialise import Initialisation
 
 # Called with one short sentence at every step; may raise to stop the load.
 Progress = Callable[[str], None]
@@ -25,15 +26,20 @@ def load(
     *,
     download: bool = False,
     progress: Progress = lambda step: None,
+    initialisation: Initialisation | None = None,
 ) -> Model:
     """Load `model`: "demo", "demo-dense", a folder, or a Hugging Face id from the local cache.
 
     Only with `download` is the network used. On a CPU backend the weights become float32: the
     expert matmuls of mlx know no other type there, and half precision is slower. Nothing of a
-    checkpoint is executed. Raises ModelError (message, hint) for anything that cannot be loaded,
-    before any weight is read wherever it can be told by then.
+    checkpoint is executed. With `initialisation` the weights are drawn and none is read, see
+    `moetui.model.reinitialise.load_random`.
+
+    Raises ModelError (message, hint) for anything that cannot be loaded, before any weight is
+    read wherever it can be told by then.
     """
     name = os.fspath(model)
+    shape = initialisation.shape(name) if initialisation else None
     folder = locate(model, download=download)
     progress("importing mlx")
     load_fast_blas()
@@ -43,21 +49,23 @@ def load(
     checkpoint = check(folder)
     require_memory(checkpoint, name)
     from moetui.model.architecture import embedding_rows
+    from moetui.model.draw import Drawing
     from moetui.model.tokenizer import check_vocabulary, read_tokenizer
     from moetui.model.weights import build, read_weights
 
+    drawing = Drawing(initialisation.seed, shape, progress) if initialisation else None
     with warnings.catch_warnings():
         # What transformers would change in a checkpoint's configuration is no news to its user,
         # and standard error is where the explorer draws.
         warnings.simplefilter("ignore")
         progress("building the network")
-        network, config, stored = build(checkpoint, float32=_on_cpu())
+        network, config, stored = build(checkpoint, float32=_on_cpu(), drawing=drawing)
         progress("reading the tokenizer")
         tokenizer = read_tokenizer(folder, config)
     check_vocabulary(tokenizer, embedding_rows(network), folder)
     read_weights(network, folder, progress)
     progress("testing what can be read")
-    return _tested(name, checkpoint, network, tokenizer, config, stored)
+    return _tested(name, checkpoint, network, tokenizer, config, stored, initialisation)
 
 
 def require_memory(checkpoint: Checkpoint, name: str, *, freed: int = 0) -> None:
@@ -92,12 +100,13 @@ def _tested(
     tokenizer: Any,
     config: dict[str, Any],
     stored: str,
+    initialisation: Initialisation | None,
 ) -> Model:
     """The model, after its first forward pass has shown that it runs."""
     from moetui.model.model import Model
 
     try:
-        return Model(name, checkpoint.folder, network, tokenizer, config, stored)
+        return Model(name, checkpoint.folder, network, tokenizer, config, stored, initialisation)
     except ModelError as error:
         raise ModelError(f"{name}: {error.message}", error.hint) from error
     except Exception as error:  # an architecture's code, given what does not fit, raises anything

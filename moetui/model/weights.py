@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
-from mlx_lm.utils import load_model, maybe_set_recommended_wired_limit
+from mlx_lm.utils import _get_classes, load_model, maybe_set_recommended_wired_limit
 
 from moetui.errors import ModelError
 from moetui.model.architecture import examine
 from moetui.model.checkpoint import Checkpoint, in_mlx_names
+from moetui.model.draw import Drawing
 from moetui.model.files import AGAIN, first_line
 from moetui.model.quiet import quiet
 
@@ -24,27 +26,35 @@ _MAX_WEIGHT = 1e18
 _Named = list[tuple[str, mx.array]]
 
 
-def build(checkpoint: Checkpoint, *, float32: bool) -> tuple[nn.Module, dict[str, Any], str]:
+def build(
+    checkpoint: Checkpoint, *, float32: bool, drawing: Drawing | None = None
+) -> tuple[nn.Module, dict[str, Any], str]:
     """The network, of whose weights nothing is read yet, its configuration as mlx-lm understood
     it, and the type in which the checkpoint stores its routers (a dense one: its first matrix).
 
-    Every parameter has the shape that the files hold. float32: let the weights become so. Raises
-    ModelError where configuration, architecture and weights do not fit each other.
+    Every parameter has the shape that the files hold. float32: let the weights become so.
+    drawing: draws all weights, and those of the files are dropped unread. Raises ModelError where
+    configuration, architecture and weights do not fit each other.
     """
     maybe_set_recommended_wired_limit()  # keeps large models in memory on Apple silicon
     folder = checkpoint.folder
     try:
-        with quiet():
+        with quiet(), drawing.seeded() if drawing else nullcontext():
             network, config = load_model(
-                folder, lazy=True, model_config=in_mlx_names(checkpoint.config)
+                folder,
+                lazy=True,
+                model_config=in_mlx_names(checkpoint.config),
+                get_model_classes=drawing.classes if drawing else _get_classes,
             )
         routers = [site.router["weight"] for site in examine(network).sites.values()]
         stored = [*routers, *(array for _, array in tree_flatten(network.parameters()))][0].dtype
-        if float32:
-            network.set_dtype(mx.float32)
     except Exception as error:  # an architecture's code, given what does not fit, raises anything
         raise ModelError(f"{folder} cannot be loaded: {first_line(error)}", _UNFIT) from error
     _check_types(network, folder)
+    if drawing is not None:
+        drawing.fill(network, folder)
+    if float32:
+        network.set_dtype(mx.float32)
     return network, config, str(stored).rpartition(".")[2]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Protocol
 
 import msgspec
@@ -89,10 +90,14 @@ class LazyModel:
 
     def __init__(self, ref: ModelRef, models: Models) -> None:
         self.ref = ref
-        self.identity = models.identity(ref)
         self.known: ModelInfo | None = None
         self._models = models
         self._forward: Forward | None = None
+
+    @cached_property
+    def identity(self) -> str:
+        """What a cell's hash needs of it."""
+        return self._models.identity(self.ref)
 
     @property
     def info(self) -> ModelInfo:

@@ -71,11 +71,18 @@ def _run_model(
 ) -> tuple[ModelRecord, list[CellResult], list[Exception]]:
     """All analyses of one model; nothing refers to it on return."""
     null_of = None if ref.initialisation is None else ref.name
+    model = LazyModel(ref, models)
+
+    def digest() -> bytes:
+        return model_info(run, model).digest.encode()
+
     try:
-        model = LazyModel(ref, models)
-        shared(run.ranks, lambda: model_info(run, model).digest.encode())
+        if len(set(shared(run.ranks, digest))) > 1:
+            raise RunFailedError(
+                f"{ref.name} is another checkpoint on other ranks", "copy one to all machines"
+            )
     except Exception as error:  # one model's defect must not cost the others' results
-        traceback.clear_frames(error.__traceback__)
+        _detach(error)
         cells = [failed(ref.label, analysis.name, error) for analysis in suite.analyses]
         for cell in cells:
             run.progress.ended(cell)
@@ -86,13 +93,22 @@ def _run_model(
     for analysis in suite.analyses:
         cell, cause = analyse(run, model, analysis, left)
         if cause is not None:
-            # Frames of the failed pass would keep the model alive beside the next one.
-            traceback.clear_frames(cause.__traceback__)
+            _detach(cause)
             causes.append(cause)
         cells.append(cell)
         run.progress.ended(cell)
     record = ModelRecord(name=ref.label, info=model.info, failure=None, null_of=null_of)
     return record, cells, causes
+
+
+def _detach(error: Exception) -> None:
+    """Turn the traceback into a note: its frames would keep the model alive beside the next."""
+    told = "".join(traceback.format_exception(error))
+    link: BaseException | None = error
+    while link is not None:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
+    error.add_note(told)
 
 
 def _document(

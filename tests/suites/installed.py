@@ -1,0 +1,49 @@
+"""Running `moetui batch` as its own process, and comparing what two runs wrote."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+SMALL = [
+    "--parameter", "corpus_documents=30",
+    "--parameter", "corpus_tokens=16",
+    "--null-model",
+]  # fmt: skip
+_TIMES = re.compile(rb'"(started|finished)": "[^"]*"|"seconds": [0-9.e+-]+')
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "moetui", "batch", *arguments]
+
+
+def finish(folder: Path, *arguments: str) -> bytes:
+    """The result of a run that ends, times blotted out."""
+    subprocess.run(
+        command(*arguments, "-o", "result.json", "--progress", "off"),
+        cwd=folder, check=True, capture_output=True, timeout=600,
+    )  # fmt: skip
+    return timeless(folder / "result.json")
+
+
+def kill_after(folder: Path, seconds: float, *arguments: str) -> bool:
+    """Start a run and kill it; whether it was still running then."""
+    process = subprocess.Popen(
+        command(*arguments, "-o", "result.json", "--progress", "off"),
+        cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    time.sleep(seconds)
+    running = process.poll() is None
+    if running:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return running
+
+
+def timeless(path: Path) -> bytes:
+    return _TIMES.sub(b"", path.read_bytes())
