@@ -92,7 +92,7 @@ def verdicts(result: SuiteResult) -> Section:
     table = Table(title="What the verdicts rest on", columns=columns, rows=evidence)
     return Section(
         heading="Verdicts",
-        text=(*map(_answer, both), f"Why they differ. {result.verdict.why_they_differ}"),
+        text=(*map(_answer, both), f"Why they differ: {result.verdict.why_they_differ}"),
         tables=(table,) if evidence else (),
     )
 

@@ -10,7 +10,7 @@ import msgspec
 from moetui.errors import UsageError
 from moetui.suites.results import SCHEMA_VERSION, SuiteResult
 
-_AGAIN = "write one with `moetui batch SUITE`"
+_AGAIN = "results are written by `moetui batch SUITE`, traces by `moetui trace -o NAME.moetrace`"
 
 
 class ResultFileError(UsageError):
@@ -64,7 +64,7 @@ def _document(raw: bytes, path: Path) -> dict[str, Any]:
     except RecursionError as error:
         raise ResultFileError(f"{path} is nested too deeply for a result", _AGAIN) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        cut = "truncated" in str(error)
+        cut = raw.lstrip().startswith(b"{") and "truncated" in str(error)
         cause = "is cut off: its JSON has no end" if cut else f"is not JSON ({error})"
         raise ResultFileError(f"{path} {cause}", _AGAIN) from error
     if not isinstance(document, dict):
