@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from moetui.cli.batch_config import config_of, read_options
+
 if TYPE_CHECKING:
     from moetui.cli.batch_output import Target
     from moetui.suites import SuiteResult
+    from moetui.suites.config import Config
     from moetui.suites.plan import Suite
 
 
@@ -19,7 +22,8 @@ if TYPE_CHECKING:
     "-m", "--model", "models", multiple=True, help="demo, a folder, org/name; repeat for several."
 )
 @click.option(
-    "--null-model", is_flag=True, help="Run each model again with random weights; say what differs."
+    "--null-model/--no-null-model",
+    help="Run each model again with random weights; say what differs.",
 )
 @click.option(
     "--corpus",
@@ -34,6 +38,14 @@ if TYPE_CHECKING:
     help="""Set a parameter, e.g. layers='[0,4]' (see --describe).""",
 )
 @click.option(
+    "--config",
+    metavar="FILE.yaml",
+    type=click.Path(path_type=Path),
+    is_eager=True,
+    callback=read_options,
+    help="Options and parameters of suites; what is given here goes before it.",
+)
+@click.option(
     "--seed", default=0, show_default=True, type=click.IntRange(0), help="Of all random draws."
 )
 @click.option(
@@ -44,7 +56,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="A .json file, a folder, or - for standard output.",
 )
-@click.option("--report", is_flag=True, help="Write a Markdown report beside the JSON.")
+@click.option("--report/--no-report", help="Write a Markdown report beside the JSON.")
 @click.option(
     "--resume", is_flag=True, help="Take up finished cells of earlier runs (in OUTPUT/.cells)."
 )
@@ -56,6 +68,9 @@ if TYPE_CHECKING:
     help="On standard error: a bar on terminals, or one JSON object a line.",
 )
 @click.option("--describe", is_flag=True, help="Show question, parameters and cost; run nothing.")
+@click.option(
+    "--print-config", is_flag=True, help="Print everything as a --config file, explained."
+)
 @click.option("--dry-run", is_flag=True, help="Show the plan; load and run nothing.")
 @click.pass_context
 def batch(
@@ -65,12 +80,14 @@ def batch(
     null_model: bool,
     corpus: str | None,
     assignments: tuple[str, ...],
+    config: Config | None,
     seed: int,
     output: Path,
     report: bool,
     resume: bool,
     progress: str,
     describe: bool,
+    print_config: bool,
     dry_run: bool,
 ) -> None:
     """Run experiment SUITEs on one or more models.
@@ -85,7 +102,10 @@ def batch(
     from moetui.cli.batch_output import targets
     from moetui.cli.batch_plan import chosen, description, plan_lines
 
-    picked = chosen(suites, models, assignments, corpus)
+    picked = chosen(suites, models, assignments, config, corpus)
+    if print_config:
+        click.echo(config_of(ctx, picked), nl=False)
+        return
     if describe or dry_run:
         for suite in picked:
             lines = [description(suite)] if describe else plan_lines(suite, null_model, seed)
@@ -106,12 +126,12 @@ def _run(
     """Run one suite and deliver what it found (on the first of several ranks)."""
     from moetui.cli.batch_output import deliver
     from moetui.cli.batch_progress import drawn
+    from moetui.model.distributed import ranks
     from moetui.suites import run_prepared
-    from moetui.suites.ranks import launched
 
-    ranks = launched()
+    group = ranks()
     try:
-        with drawn("off" if ranks.rank else progress) as watcher:
+        with drawn("off" if group.rank else progress) as watcher:
             result = run_prepared(
                 suite,
                 seed=seed,
@@ -119,12 +139,12 @@ def _run(
                 cells=place.cells,
                 resume=resume,
                 progress=watcher,
-                ranks=ranks,
+                ranks=group,
             )
     except KeyboardInterrupt:
         click.echo(_interrupted(place), err=True)
         raise
-    if not ranks.rank:
+    if not group.rank:
         deliver(result, place)
     return result
 
