@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from moetui.suites import SuiteResult
     from moetui.suites.config import Config
     from moetui.suites.plan import Suite
+    from moetui.suites.ranks import Ranks
 
 
 @click.command()
@@ -112,34 +114,49 @@ def batch(
             click.echo("\n".join(lines))
         return
     places = targets(output, picked, report=report, resume=resume)
-    failed = False
-    for suite, place in zip(picked, places, strict=True):
-        result = _run(suite, place, seed, progress, null_model=null_model, resume=resume)
-        failed = failed or bool(result.failures)
-    if failed:
+    circumstances = {"seed": seed, "null_model": null_model, "resume": resume}
+    if not _run_all(list(zip(picked, places, strict=True)), progress, circumstances):
         ctx.exit(1)
 
 
+def _run_all(
+    planned: Sequence[tuple[Suite, Target]], progress: str, circumstances: dict[str, Any]
+) -> bool:
+    """Run every suite, whatever became of those before; whether nothing failed.
+
+    Raises the first error where no suite has a result.
+    """
+    from moetui.errors import MoetuiError
+    from moetui.model.distributed import ranks
+
+    group = ranks()
+    errors: list[MoetuiError] = []
+    failures = False
+    for suite, place in planned:
+        try:
+            result = _run(suite, place, progress, group, circumstances)
+        except MoetuiError as error:
+            errors.append(error)
+            if len(errors) == len(planned):
+                raise errors[0] from None
+            click.echo(f"{suite.name}: {error.message}\nhint: {error.hint}", err=True)
+        else:
+            failures = failures or bool(result.failures)
+    return not failures and not errors
+
+
 def _run(
-    suite: Suite, place: Target, seed: int, progress: str, *, null_model: bool, resume: bool
+    suite: Suite, place: Target, progress: str, group: Ranks, circumstances: dict[str, Any]
 ) -> SuiteResult:
     """Run one suite and deliver what it found (on the first of several ranks)."""
     from moetui.cli.batch_output import deliver
     from moetui.cli.batch_progress import drawn
-    from moetui.model.distributed import ranks
     from moetui.suites import run_prepared
 
-    group = ranks()
     try:
         with drawn("off" if group.rank else progress) as watcher:
             result = run_prepared(
-                suite,
-                seed=seed,
-                null_model=null_model,
-                cells=place.cells,
-                resume=resume,
-                progress=watcher,
-                ranks=group,
+                suite, cells=place.cells, progress=watcher, ranks=group, **circumstances
             )
     except KeyboardInterrupt:
         click.echo(_interrupted(place), err=True)
