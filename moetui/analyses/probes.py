@@ -20,13 +20,16 @@ from moetui.analyses.probe_features import (
     token_counts,
 )
 from moetui.analyses.probe_fit import (
+    Chance,
     Items,
     Labels,
     Predictions,
     accuracy,
     against_controls,
+    chances,
     controls,
     gain,
+    one_thread,
     operand_folds,
     predict,
     seen,
@@ -122,6 +125,8 @@ def probes(
     """
     coded = coded_items(items)
     reason = _too_few(coded)
+    with one_thread():
+        found = () if reason else _all_probes(items, coded, features, seed)
     return Probes(
         seed_definition=DEFINITION,
         seed=tuple(
@@ -135,7 +140,7 @@ def probes(
         ),
         prompts=tuple(items),
         most_frequent=_most_frequent(coded, seed=seed),
-        probes=() if reason else _all_probes(items, coded, features, seed),
+        probes=found,
         no_routing=None if info.is_moe else _why_no_routing(info),
         verdict="inconclusive" if reason else "measured",
         reason=reason,
@@ -204,6 +209,7 @@ class _Reading:
         found = predicted or predict(X, coded.labels, unseen(coded, folds))
         familiar = predict(X, coded.labels, seen(folds))
         reached = controls(X, coded, folds, seed=seed)
+        chance, of_words = chances(X, coded, folds, self._without_symbol, seed=seed)
         seen_accuracy, selectivity = against_controls(
             coded, familiar.labels, reached.accuracies, seed=seed
         )
@@ -211,8 +217,8 @@ class _Reading:
             features=name,
             layer=layer,
             width=X.shape[1],
-            unseen=accuracy(coded, found.labels, seed=seed),
-            without_symbol=self._of_words(found.labels),
+            unseen=accuracy(coded, found.labels, chance, seed=seed),
+            without_symbol=self._of_words(found.labels, of_words),
             seen=seen_accuracy,
             selectivity=selectivity,
             gain=None
@@ -224,11 +230,11 @@ class _Reading:
             not_converged=found.not_converged + familiar.not_converged + reached.not_converged,
         )
 
-    def _of_words(self, predicted: Labels) -> Statistic | None:
+    def _of_words(self, predicted: Labels, chance: Chance) -> Statistic | None:
         keep = self._without_symbol
         if not keep.any() or keep.all():
             return None
-        return accuracy(self._coded.chosen(keep), predicted[keep], seed=self._seed)
+        return accuracy(self._coded.chosen(keep), predicted[keep], chance, seed=self._seed)
 
     def _by_wording(self, predicted: Labels) -> tuple[WordingScore, ...]:
         hits: dict[tuple[str, Task], list[bool]] = {}
