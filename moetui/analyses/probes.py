@@ -209,7 +209,9 @@ class _Reading:
         found = predicted or predict(X, coded.labels, unseen(coded, folds))
         familiar = predict(X, coded.labels, seen(folds))
         reached = controls(X, coded, folds, seed=seed)
-        chance, of_words = chances(X, coded, folds, self._without_symbol, seed=seed)
+        chance, of_words = chances(
+            X, coded, unseen(coded, folds), self._without_symbol, seed=seed
+        )
         seen_accuracy, selectivity = against_controls(
             coded, familiar.labels, reached.accuracies, seed=seed
         )

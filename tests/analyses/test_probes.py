@@ -104,7 +104,7 @@ def test_labels_that_features_know_nothing_of_are_not_recognised() -> None:
         centres = rng.normal(size=(28, 8))
         X = centres[coded.wordings] + 0.3 * rng.normal(size=(len(coded.labels), 8))
         folds = operand_folds(coded, seed=seed)
-        chance, _ = chances(X, coded, folds, np.ones(len(X), bool), seed=seed)
+        chance, _ = chances(X, coded, unseen(coded, folds), np.ones(len(X), bool), seed=seed)
         found.append(chance.observed)
         p.append(permutation_p(chance.observed, chance.null))
     assert np.mean(found) == pytest.approx(0.25, abs=0.03)
@@ -152,7 +152,7 @@ def test_tokens_that_name_the_operation_are_of_no_use_in_templates_without_them(
     familiar = predict(counts, coded.labels, seen(folds))
     novel = predict(counts, coded.labels, unseen(coded, folds))
     assert (familiar.labels == coded.labels).mean() == 1.0
-    chance, _ = chances(counts, coded, folds, np.ones(len(items), bool), seed=0)
+    chance, _ = chances(counts, coded, unseen(coded, folds), np.ones(len(items), bool), seed=0)
     assert permutation_p(chance.observed, chance.null) > 0.05
     assert (novel.labels == coded.labels).mean() < 0.45
 
@@ -170,7 +170,7 @@ def test_dealing_operations_anew_keeps_one_of_each_in_every_template() -> None:
     """With the labels of two templates only, 24 dealings each: chance is known exactly."""
     coded = items_of(templates=2, pairs=2)
     X = np.eye(4)[coded.labels]  # the same feature for an operation in both templates
-    chance, _ = chances(X, coded, operand_folds(coded, seed=0), np.ones(len(X), bool), seed=0)
+    chance, _ = chances(X, coded, unseen(coded, operand_folds(coded, seed=0)), np.ones(len(X), bool), seed=0)
     assert chance.observed == 1.0
     # Both templates must be dealt alike for 1.0: one of 24; agreement in none: 9 of 24.
     assert (chance.null == 1.0).mean() == pytest.approx(1 / 24, abs=0.02)
