@@ -18,7 +18,7 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from moetui.stats import Statistic, document_statistic, joined, permutation_p, rate, ratio_of_sums
+from moetui.stats import Statistic, document_bootstrap, joined, permutation_p, rate, ratio_of_sums
 
 Numbers = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -227,7 +227,7 @@ def gain(items: Items, predicted: Labels, baseline: Labels, *, seed: int) -> Sta
     """Accuracy less that of a baseline on the same prompts, interval over wordings."""
     right = (predicted == items.labels).astype(float) - (baseline == items.labels)
     sums, sizes = _by_wording(items, right)
-    found = document_statistic(
+    found = document_bootstrap(
         ratio_of_sums(sums, sizes), len(sums), seed=seed, n_tokens=len(items.labels)
     )
     return replace(found, caveat=joined(CLUSTERS, found.caveat))

@@ -38,11 +38,10 @@ from moetui.analyses.probe_fit import (
 from moetui.analyses.seed_probe import DEFINITION, SeedProbe, seed_probe
 from moetui.analyses.task_prompts import TASKS, Task, TaskPrompt
 from moetui.stats import Statistic
+from moetui.stats.minimum import PROBE, enough, warning
 from moetui.trace import ModelInfo
 
 Numbers = NDArray[np.float64]
-
-MIN_PER_CLASS, MIN_TEMPLATES = 100, 5
 
 RESIDUAL = "residual stream"
 CHOSEN = "chosen experts"
@@ -209,9 +208,7 @@ class _Reading:
         found = predicted or predict(X, coded.labels, unseen(coded, folds))
         familiar = predict(X, coded.labels, seen(folds))
         reached = controls(X, coded, folds, seed=seed)
-        chance, of_words = chances(
-            X, coded, unseen(coded, folds), self._without_symbol, seed=seed
-        )
+        chance, of_words = chances(X, coded, unseen(coded, folds), self._without_symbol, seed=seed)
         seen_accuracy, selectivity = against_controls(
             coded, familiar.labels, reached.accuracies, seed=seed
         )
@@ -264,27 +261,20 @@ def _why_no_routing(info: ModelInfo) -> str:
     return info.routing_error or f"no router: {info.name} is a dense model"
 
 
-def _sizes(coded: Items) -> tuple[int, int, int]:
-    """The smallest class, templates, pairs of operands."""
+def _sizes(coded: Items) -> dict[str, float]:
     smallest = int(np.bincount(coded.labels, minlength=coded.classes).min())
-    return smallest, len(np.unique(coded.templates)), len(np.unique(coded.operands))
+    return {"items_per_class": smallest, "templates": len(np.unique(coded.templates))}
 
 
 def _too_few(coded: Items) -> str | None:
-    smallest, templates, operands = _sizes(coded)
-    if smallest < MIN_PER_CLASS // 10 or templates < 2 or operands < 2:
-        return (
-            f"{smallest} prompts an operation, {templates} templates and {operands} pairs of "
-            f"operands; {MIN_PER_CLASS // 10}, 2 and 2 needed"
-        )
+    sizes, operands = _sizes(coded), len(np.unique(coded.operands))
+    if sizes["templates"] < 2 or operands < 2:
+        return "one template, or one pair of operands: nothing can be held out"
+    if enough(PROBE, **sizes) == "inconclusive":
+        return warning(PROBE, **sizes)
     return None
 
 
 def _warnings(coded: Items) -> tuple[str, ...]:
-    smallest, templates, _ = _sizes(coded)
-    if smallest >= MIN_PER_CLASS and templates >= MIN_TEMPLATES:
-        return ()
-    return (
-        f"{smallest} prompts an operation and {templates} templates: {MIN_PER_CLASS} and "
-        f"{MIN_TEMPLATES} are the least for a finding",
-    )
+    told = warning(PROBE, **_sizes(coded))
+    return () if told is None else (told,)

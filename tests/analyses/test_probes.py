@@ -170,7 +170,9 @@ def test_dealing_operations_anew_keeps_one_of_each_in_every_template() -> None:
     """With the labels of two templates only, 24 dealings each: chance is known exactly."""
     coded = items_of(templates=2, pairs=2)
     X = np.eye(4)[coded.labels]  # the same feature for an operation in both templates
-    chance, _ = chances(X, coded, unseen(coded, operand_folds(coded, seed=0)), np.ones(len(X), bool), seed=0)
+    chance, _ = chances(
+        X, coded, unseen(coded, operand_folds(coded, seed=0)), np.ones(len(X), bool), seed=0
+    )
     assert chance.observed == 1.0
     # Both templates must be dealt alike for 1.0: one of 24; agreement in none: 9 of 24.
     assert (chance.null == 1.0).mean() == pytest.approx(1 / 24, abs=0.02)
@@ -183,7 +185,7 @@ def test_the_interval_is_over_wordings_and_the_size_is_told() -> None:
     unseen_accuracy = found.probe(RESIDUAL, 1).unseen
     assert unseen_accuracy.n_documents == 28 and unseen_accuracy.n_tokens == len(items)
     assert "approximate" in unseen_accuracy.caveat
-    assert found.verdict == "measured" and "42 prompts" in found.warnings[0]
+    assert found.verdict == "measured" and "42 items" in found.warnings[0]
     scores = found.probe(RESIDUAL, 1).by_wording
     right = sum(p == i.task for p, i in zip(found.probe(RESIDUAL, 1).predicted, items, strict=True))
     assert sum(s.right for s in scores) == right
