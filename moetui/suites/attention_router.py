@@ -115,7 +115,7 @@ class AttentionRouter:
         "embedding?"
     )
     cost = (
-        "about 200 × 128 tokens of the corpus, a third of them twice, and 700 windows of 16 tokens; "
+        "about 200 × 128 tokens of the corpus, a third of them twice, and 700 of 16 tokens; "
         "with the defaults about a minute of CPU time for the demo model"
     )
     published: tuple[Published, ...] = (
