@@ -7,8 +7,12 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.cli.test_batch_failures import REPOSITORY, TIMEOUT, WORKER, batch
 from tests.model.test_distributed import LAUNCH, free_ports
+
+pytestmark = pytest.mark.slow
 
 _TIMES = re.compile(rb'"(started|finished)": "[^"]*"|"seconds": [0-9.e+-]+')
 
