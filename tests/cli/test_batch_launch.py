@@ -18,21 +18,9 @@ _TIMES = re.compile(rb'"(started|finished)": "[^"]*"|"seconds": [0-9.e+-]+')
 
 
 def launch(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    ports = ["--starting-port", str(free_ports(2))]
+    options = ["-n", "2", "--backend", "ring", "--starting-port", str(free_ports(2))]
     return subprocess.run(
-        [
-            LAUNCH,
-            "-n",
-            "2",
-            "--backend",
-            "ring",
-            *ports,
-            "--cwd",
-            folder,
-            "--",
-            *WORKER,
-            *arguments,
-        ],
+        [LAUNCH, *options, "--cwd", folder, "--", *WORKER, *arguments],
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         stdin=subprocess.DEVNULL,
         capture_output=True,
