@@ -240,7 +240,7 @@ def _why(seed: float | None, shares: Sequence[_ModelShare]) -> str:
 def _beside(share: _ModelShare) -> str:
     """What the causal check and η² add, in sentences that begin with a space."""
     told = []
-    if share.causal is not None:
+    if share.causal is not None and share.causal.reason is None:
         effects = [
             f"{part.part} {_two(part.resample.change.value)} "
             f"(random {_two(part.resample.change.null_mean)})"
@@ -248,9 +248,10 @@ def _beside(share: _ModelShare) -> str:
         ]
         told.append(
             f" {share.model}: replaced by what it was in another document, a part changes this "
-            f"much of the chosen sets: {', '.join(effects)}; {share.causal.verdict}."
+            f"much of the chosen sets (random: directions of that length): {', '.join(effects)}; "
+            f"{share.causal.verdict}."
         )
-    if share.identity is not None and share.identity.mean is not None:
+    if share.identity is not None and share.identity.mean and share.identity.reason is None:
         told.append(
             f" {share.model}: the token alone foretells {_two(share.identity.mean.eta2.value)} of "
             "the variance of the logits (η²), so part of what attention contributes may be the "

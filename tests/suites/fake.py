@@ -73,6 +73,9 @@ class FakeModel:
         parts = logits_of(stream)
         logits = logits_of(stream.sum(axis=2))
         order = np.argsort(-logits, axis=-1, kind="stable")[..., :2]
+        seed_parts = parts[:, :, :2].copy()
+        if self.info.moe_layers[0] == 0:
+            seed_parts[:, 0, 1] = 0  # nothing has been added when the first layer begins
         return replace(
             make_trace(len(ids), L, E, 2, tokens=tokens),
             model=self.info,
@@ -82,7 +85,7 @@ class FakeModel:
             expert_ids=order.astype(np.int16),
             expert_weights=np.full(order.shape, 0.5, np.float32),
             router_parts=parts.astype(np.float32) if residuals else None,
-            seed_parts=parts[:, :, :2].astype(np.float32) if residuals else None,
+            seed_parts=seed_parts.astype(np.float32) if residuals else None,
             sources=self._sources(stream, sources) if sources else None,
         )
 

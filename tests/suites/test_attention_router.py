@@ -77,7 +77,7 @@ def test_a_common_component_gives_the_seed_h1_and_the_corrected_h3():
     named = {
         e.name.split(":")[0]: e.statistic.value
         for e in result.verdict.corrected.evidence
-        if "share of the variance" in e.name
+        if "share of the logits' variance" in e.name
     }
     assert named.keys() == {"attention", "embedding", "routed experts"}
     assert sum(named.values()) == pytest.approx(1, abs=1e-5)
@@ -281,9 +281,13 @@ def test_causes_and_identity_stand_among_the_evidence():
     result = run(FakeModel(attention=1e-5), corpus_documents=30)
     assert result.verdict.corrected.outcome == "H3"
     effects = {m.name: m.statistic.value for m in result.verdict.corrected.evidence}
-    replaced = [name for name in effects if name.startswith("attention replaced by another")]
+    replaced = [
+        name
+        for name in effects
+        if name == "attention resampled: change of the sets beyond random directions"
+    ]
     assert [effects[name] for name in replaced] == [0]
-    assert effects["η² of the token's identity, mean over layers above 0"] > 0.99
+    assert effects["η² of the token's identity, mean of layers > 0"] > 0.99
     assert "attention 0.00 (random 0.00)" in result.verdict.why_they_differ
     assert set(effects) <= {m.name for m in result.measures}
 
