@@ -15,6 +15,7 @@ from moetui.analyses.attention_router import (
 )
 from moetui.analyses.context_sensitivity import ContextSensitivity, WordContexts
 from moetui.stats import Statistic
+from moetui.suites import attention_router_evidence
 from moetui.suites.results import SuiteResult
 from moetui.suites.tables import Bars, Section, Table, Value
 from moetui.suites.wording import number
@@ -23,8 +24,9 @@ R = TypeVar("R")
 
 
 def sections(result: SuiteResult) -> tuple[Section, ...]:
-    """Seed metric, corrected shares and context sensitivity, as far as they were measured."""
-    return (*_seed(result), *_shares(result), *_contexts(result))
+    """Seed metric, corrected readings and context sensitivity, as far as they were measured."""
+    beside = attention_router_evidence.sections(result)
+    return (*_seed(result), *_shares(result), *_contexts(result), *beside)
 
 
 def checks(result: SuiteResult, model: str) -> tuple[tuple[str, Value], ...]:
@@ -44,7 +46,7 @@ def checks(result: SuiteResult, model: str) -> tuple[tuple[str, Value], ...]:
     if errors:
         name = "completeness error of the split, worst token (≤ 1e-5 in float32, ≤ 1e-3 in half)"
         found.append((name, f"{max(errors):.1e}"))
-    return tuple(found)
+    return (*found, *attention_router_evidence.checks(result, model))
 
 
 def _of(result: SuiteResult, model: str, kind: type[R]) -> list[R]:
@@ -168,8 +170,9 @@ def _contexts(result: SuiteResult) -> Iterator[Section]:
             heading="Context sensitivity",
             text=(
                 f"Seed: {definition}",
-                "Corrected: equal token ids only; the null is the same token with the context "
-                "shuffled. A small p means closer than chance.",
+                "Corrected: equal token ids only; the null here is experts relabelled at random, "
+                "the weakest: any router that reads the token beats it. A small p means closer "
+                "than that.",
             ),
             tables=(whole, *tables),
         )
