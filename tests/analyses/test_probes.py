@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats as scipy_stats
 from sklearn.dummy import DummyClassifier
 from sklearn.model_selection import StratifiedGroupKFold
 
@@ -138,6 +139,10 @@ def test_a_planted_subspace_is_found_through_unseen_words_and_numbers() -> None:
     assert found.probe(LOGITS, 0.25).unseen.value > 0.95
     assert found.probe(CHOSEN, 0.25).unseen.value > 0.5
     assert found.no_routing is None
+    assert bag.unseen.q is None
+    tests = [probe.unseen for probe in found.probes if probe.depth is not None]
+    expected = scipy_stats.false_discovery_control([test.p for test in tests])
+    assert [test.q for test in tests] == pytest.approx(expected)
 
 
 def test_features_that_hold_only_the_wording_are_of_use_only_where_it_was_seen() -> None:
