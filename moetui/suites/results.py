@@ -12,9 +12,12 @@ from typing import Any, Literal
 import msgspec
 
 from moetui.analyses.attention_router import CorpusDecomposition, PromptDecomposition
+from moetui.analyses.causal_check import CausalCheck
 from moetui.analyses.context_sensitivity import ContextSensitivity
 from moetui.analyses.probes import Probes
+from moetui.analyses.sanity import Sanity
 from moetui.analyses.task_accuracy import TaskAccuracy
+from moetui.analyses.token_identity import TokenIdentity
 from moetui.analyses.virtual_experts import VirtualExperts
 from moetui.errors import UsageError
 from moetui.stats import Statistic
@@ -28,9 +31,12 @@ AnalysisResult = (
     PromptDecomposition
     | CorpusDecomposition
     | ContextSensitivity
+    | CausalCheck
+    | TokenIdentity
     | Probes
     | TaskAccuracy
     | VirtualExperts
+    | Sanity
 )
 
 Status = Literal["done", "inconclusive", "failed"]
