@@ -24,6 +24,7 @@ _COMMANDS = {
     ),
     "models": ("moetui.cli.models", "List the models on this machine, and which of them fit."),
     "open": ("moetui.cli.open", "Explore a saved trace or a batch result, without the model."),
+    "schema": ("moetui.cli.schema", "Print the JSON Schema of results and exports."),
     "trace": ("moetui.cli.trace", "Trace one prompt: experts, weights, shares, lens."),
 }
 _DEMOS = ("demo", "demo-dense")
