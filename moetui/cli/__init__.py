@@ -50,6 +50,12 @@ class _Commands(click.Group):
             return "explore", click.Command("explore", callback=_explore(model)), args[1:]
         return super().resolve_command(ctx, args)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # `moetui trace … | head` is no failure, which click makes of it
+            return _closed_pipe()
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in sorted(_COMMANDS.items())])
@@ -124,8 +130,6 @@ def run(arguments: Sequence[str]) -> int:
         return _report(error.format_message(), "see `moetui --help`", error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         return EXIT_INTERRUPTED
-    except BrokenPipeError:  # `moetui trace … | head` is no failure
-        return _closed_pipe()
     except Exception as error:  # a defect: still two lines, unless asked for more
         if debug:
             raise
