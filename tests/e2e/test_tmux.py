@@ -246,5 +246,6 @@ def test_a_saved_trace_opens_without_a_model_and_says_what_it_cannot_do(
     terminal.press("x")
     terminal.wait("refusal", lambda s: "a saved trace cannot" in s and "press o to open" in s)
     terminal.press("Escape")
+    terminal.wait("explorer", lambda s: "Choose another model" not in s)
     terminal.press("q")
     terminal.wait("end", lambda s: "exit=0" in s)
