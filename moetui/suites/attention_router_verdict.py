@@ -15,7 +15,11 @@ from moetui.analyses.attention_router import (
 )
 from moetui.stats import Statistic
 from moetui.stats.minimum import DECOMPOSITION, enough, warned, warning
-from moetui.suites.results import CellResult, Evidence, Verdict, Verdicts
+from moetui.suites.attention_router_measures import (
+    SEED_RATIO,
+    share_name,
+)
+from moetui.suites.results import CellResult, Measure, Verdict, Verdicts
 
 # The largest share of tokens without their router data that a verdict may rest on.
 MISSING = 0.01
@@ -91,9 +95,10 @@ def _seed_verdict(cells: Sequence[CellResult]) -> tuple[Verdict, float | None]:
     ]
     ratios = {model: ratio for model, ratio, _ in found if ratio is not None}
     evidence = tuple(
-        Evidence(
+        Measure(
             model=model,
-            measure="seed ratio, mean over layers with ratio > 0",
+            label="seed",
+            name=SEED_RATIO,
             statistic=Statistic(
                 value=ratio, n_documents=prompts, caveat="as published: no interval, no null"
             ),
@@ -121,22 +126,18 @@ def _corrected_verdict(shares: Sequence[_ModelShare]) -> Verdict:
     return _verdict("corrected", outcome, CORRECTED_RULE, evidence, "; ".join(reasons))
 
 
-def _share_evidence(share: _ModelShare) -> list[Evidence]:
+def _share_evidence(share: _ModelShare) -> list[Measure]:
     """Attention first, then the other parts, so that nobody takes the rest for the embedding."""
     named = [(ATTENTION, share.share), *((p.part, p.across_tokens) for p in share.others)]
     return [
-        Evidence(
-            model=share.model,
-            measure=f"{part}: share of the variance across tokens, mean over layers above 0",
-            statistic=statistic,
-        )
+        Measure(model=share.model, label="corrected", name=share_name(part), statistic=statistic)
         for part, statistic in named
         if statistic is not None
     ]
 
 
 def _verdict(
-    label: str, outcome: str, rule: str, evidence: tuple[Evidence, ...], reason: str
+    label: str, outcome: str, rule: str, evidence: tuple[Measure, ...], reason: str
 ) -> Verdict:
     statement = STATEMENTS.get(outcome, f"inconclusive: {reason}")
     return Verdict(label=label, outcome=outcome, statement=statement, rule=rule, evidence=evidence)

@@ -12,7 +12,10 @@ from typing import Any, Literal
 import msgspec
 
 from moetui.analyses.attention_router import CorpusDecomposition, PromptDecomposition
+from moetui.analyses.causal_check import CausalCheck
 from moetui.analyses.context_sensitivity import ContextSensitivity
+from moetui.analyses.sanity import Sanity
+from moetui.analyses.token_identity import TokenIdentity
 from moetui.errors import UsageError
 from moetui.stats import Statistic
 from moetui.trace import ModelInfo, to_json
@@ -21,7 +24,14 @@ from moetui.trace.file import write_atomically
 SCHEMA_VERSION = 1
 
 # Every analysis has one result type; its tag is the "type" field in the JSON.
-AnalysisResult = PromptDecomposition | CorpusDecomposition | ContextSensitivity
+AnalysisResult = (
+    PromptDecomposition
+    | CorpusDecomposition
+    | CausalCheck
+    | TokenIdentity
+    | ContextSensitivity
+    | Sanity
+)
 
 Status = Literal["done", "inconclusive", "failed"]
 SeparationVerdict = Literal["separates", "does not separate", "inconclusive"]
