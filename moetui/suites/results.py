@@ -7,7 +7,7 @@ import os
 import platform
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -41,6 +41,8 @@ AnalysisResult = (
 
 Status = Literal["done", "inconclusive", "failed"]
 SeparationVerdict = Literal["separates", "does not separate", "inconclusive"]
+
+R = TypeVar("R")
 
 _PACKAGES = ("moetui", "mlx", "mlx-lm", "transformers", "numpy", "scipy", "msgspec")
 
@@ -168,6 +170,12 @@ class SuiteResult(msgspec.Struct, frozen=True, kw_only=True):
     def failures(self) -> tuple[CellResult, ...]:
         """The cells that failed."""
         return tuple(cell for cell in self.cells if cell.status == "failed")
+
+
+def results_of(result: SuiteResult, model: str, kind: type[R]) -> list[R]:
+    """The results of one type that `model` has."""
+    found: list[Any] = [cell.result for cell in result.cells if cell.model == model]
+    return [one for one in found if isinstance(one, kind)]
 
 
 def versions() -> dict[str, str]:
