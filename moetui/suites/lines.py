@@ -16,7 +16,7 @@ Role = Literal["heading", "text", "title", "head", "row", "bar", "note", "blank"
 MIN_WIDTH = 40
 _GAP = "  "
 # No column of words is made narrower than this.
-_NARROWEST = 12
+_NARROWEST = 20
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,10 @@ def table_lines(table: Table, width: int) -> list[Line]:
     if not found.rows:
         lines.append(Line("row", "nothing to show"))
     else:
-        for at, columns in enumerate(_blocks(found, width)):
-            lines += [BLANK] * bool(at) + list(_block(found, columns, width))
+        lead = _lead(found, width)
+        least = _fewest(found, lead, width)
+        for at, columns in enumerate(_blocks(found, least, lead, width)):
+            lines += [BLANK] * bool(at) + list(_block(found, columns, least, width))
     for note in (*((found.caption,) if found.caption else ()), *found.notes):
         lines += [Line("note", row) for row in wrapped(note, width)]
     return lines
@@ -70,10 +72,8 @@ def _bars(bars: Bars, width: int) -> list[Line]:
     return [*lines, *(Line("note", row) for note in notes for row in wrapped(note, width))]
 
 
-def _blocks(found: Grid, width: int) -> Iterator[list[int]]:
+def _blocks(found: Grid, least: Sequence[int], lead: list[int], width: int) -> Iterator[list[int]]:
     """The columns in groups that fit side by side; every group repeats the leading words."""
-    least = [_least(found, at, width) for at in range(len(found.columns))]
-    lead = [0] if len(found.columns) > 1 else []
     block = list(lead)
     for at in range(len(lead), len(found.columns)):
         used = sum(least[i] for i in (*block, at)) + len(_GAP) * len(block)
@@ -84,19 +84,33 @@ def _blocks(found: Grid, width: int) -> Iterator[list[int]]:
     yield block
 
 
-def _least(found: Grid, at: int, width: int) -> int:
-    """How narrow a column can be: words may be broken, numbers only where they are too long to
-    stand beside the first column."""
+def _lead(found: Grid, width: int) -> list[int]:
+    """The words that say what a row is: the first column, and those after it in half the room."""
+    lead = [0] if len(found.columns) > 1 else []
+    for at in range(1, len(found.columns) - 1):
+        used = sum(_least(found, i, width // 2) for i in (*lead, at)) + len(_GAP) * len(lead)
+        if found.numeric[at] or used > width // 2:
+            break
+        lead.append(at)
+    return lead
+
+
+def _fewest(found: Grid, lead: list[int], width: int) -> list[int]:
+    """How narrow every column can be made."""
+    first = [_least(found, at, width // 2) for at in lead]
+    room = width - sum(first) - len(_GAP) * len(lead)
+    return first + [_least(found, at, room) for at in range(len(lead), len(found.columns))]
+
+
+def _least(found: Grid, at: int, room: int) -> int:
+    """How narrow a column can be: words may be broken, numbers only where they do not fit."""
     longest = max(cells(row[at]) for row in found.rows)
     head = max(map(cells, found.columns[at].split()), default=1)
-    if not found.numeric[at]:
-        return min(max(head, min(longest, _NARROWEST)), width // 2)
-    room = width - len(_GAP) - _least(found, 0, width) if at else width // 2
-    return min(max(head, longest), room)
+    return min(max(head, longest if found.numeric[at] else min(longest, _NARROWEST)), room)
 
 
-def _block(found: Grid, columns: list[int], width: int) -> Iterator[Line]:
-    widths = _widths(found, columns, width)
+def _block(found: Grid, columns: list[int], least: Sequence[int], width: int) -> Iterator[Line]:
+    widths = _widths(found, columns, least, width)
     heads = [wrapped(found.columns[at], widths[at]) for at in columns]
     yield from _rows("head", heads, columns, widths, found.numeric, bottom=True)
     yield Line("head", _GAP.join("─" * widths[at] for at in columns))
@@ -105,9 +119,8 @@ def _block(found: Grid, columns: list[int], width: int) -> Iterator[Line]:
         yield from _rows("row", parts, columns, widths, found.numeric)
 
 
-def _widths(found: Grid, columns: list[int], width: int) -> dict[int, int]:
+def _widths(found: Grid, columns: list[int], least: Sequence[int], width: int) -> dict[int, int]:
     """What every column is given: what it would like, less where that is too much in all."""
-    least = {at: _least(found, at, width) for at in columns}
     liked = {
         at: max(cells(found.columns[at]), *(cells(row[at]) for row in found.rows)) for at in columns
     }

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 import msgspec
 
 from moetui.analyses.sanity import Sanity
+from moetui.stats import Statistic
 from moetui.suites import attention_router_sections
 from moetui.suites.results import (
     Measure,
@@ -53,10 +54,18 @@ def summary(result: SuiteResult) -> tuple[Section, ...]:
         # What the verdicts rest on stands among the measures.
         Section(heading=answers.heading, text=answers.text),
         measures(result),
-        *separation(result),
+        *_separation_summary(result),
         *failures(result),
         *caveats(result),
     )
+
+
+def _separation_summary(result: SuiteResult) -> Iterator[Section]:
+    """What is not told apart from random weights, without the numbers."""
+    for section in separation(result):
+        told = tuple(text for text in section.text if not text.startswith("Told apart"))
+        told = told or ("Every measure is told apart from the null model.",)
+        yield Section(heading=section.heading, text=told)
 
 
 def question(result: SuiteResult) -> Section:
@@ -98,7 +107,8 @@ def _answer(verdict: Verdict) -> str:
 
 
 def measures(result: SuiteResult) -> Section:
-    """The headline numbers, a table for each model, seed and corrected under one another."""
+    """The headline numbers, a table for each trained model, seed and corrected under one another;
+    those of null models stand beside them where the two are compared."""
     tables = tuple(
         Table(
             title=_titled(record),
@@ -110,7 +120,8 @@ def measures(result: SuiteResult) -> Section:
             ),
         )
         for record in result.models
-        if any(measure.model == record.name for measure in result.measures)
+        if record.null_of is None
+        and any(measure.model == record.name for measure in result.measures)
     )
     text = () if tables else ("Nothing was measured.",)
     return Section(heading="Measures", text=text, tables=tables)
@@ -128,11 +139,11 @@ def separation(result: SuiteResult) -> Iterator[Section]:
         )
         return
     columns = (
-        "definition", "measure", "trained", "null model", "trained − null", "verdict",
+        "definition", "measure", "verdict", "trained", "null model", "trained − null",
     )  # fmt: skip
     tables = tuple(
         Table(
-            title=f"{model}, trained and with weights drawn anew ({null_model})",
+            title=f"{model}, trained, against {null_model}",
             columns=columns,
             rows=tuple(_separation_row(s) for s in found),
         )
@@ -145,9 +156,7 @@ def separation(result: SuiteResult) -> Iterator[Section]:
     )
 
 
-def _by_model(
-    found: tuple[Separation, ...],
-) -> dict[tuple[str, str], list[Separation]]:
+def _by_model(found: tuple[Separation, ...]) -> dict[tuple[str, str], list[Separation]]:
     grouped: dict[tuple[str, str], list[Separation]] = {}
     for one in found:
         grouped.setdefault((one.model, one.null_model), []).append(one)
@@ -157,22 +166,33 @@ def _by_model(
 def _separation_row(found: Separation) -> tuple[Value, ...]:
     why = f": {found.reason}" if found.reason else ""
     return (
-        found.label, found.name, found.trained, found.null, found.difference,
-        f"{found.verdict}{why}",
+        found.label, found.name, f"{found.verdict}{why}", _estimate(found.trained),
+        _estimate(found.null), found.difference,
     )  # fmt: skip
+
+
+def _estimate(statistic: Statistic) -> Statistic:
+    """`statistic` without its own test, which is another one than that against the null model."""
+    return msgspec.structs.replace(
+        statistic, null_mean=None, null_low=None, null_high=None, p=None, q=None
+    )
 
 
 def _separation_text(found: tuple[Separation, ...]) -> Iterator[str]:
     """What separates and what does not, in words: the second is what a reader must not miss."""
     said = {
-        "does not separate": "Not told apart from a model with random weights",
-        "inconclusive": "Not decided",
-        "separates": "Told apart from a model with random weights",
+        "does not separate": "Not told apart from",
+        "inconclusive": "Not decided against",
+        "separates": "Told apart from",
     }
-    for verdict, words in said.items():
-        names = [f"{s.model}: {s.name} ({s.label})" for s in found if s.verdict == verdict]
-        if names:
-            yield f"{words} ({len(names)} of {len(found)}): {'; '.join(names)}."
+    for (model, null_model), ones in _by_model(found).items():
+        for verdict, words in said.items():
+            names = [f"{s.name} ({s.label})" for s in ones if s.verdict == verdict]
+            count = f"{len(names)} of {len(ones)} measures of {model}"
+            if names and verdict == "separates":
+                yield f"{words} {null_model}: {count}."
+            elif names:
+                yield f"{words} {null_model}: {count}: {'; '.join(names)}."
 
 
 def published(result: SuiteResult) -> Iterator[Section]:

@@ -55,12 +55,15 @@ def test_what_does_not_separate_from_the_null_model_is_said_first_and_by_name() 
         )
     )
     text = report(make_result(separation=apart))
+    null = lost.null_model
     missed, found = (
-        text.index(f"{words} a model with random weights (1 of 2)")
+        text.index(f"{words} {null}: 1 of 2 measures of demo")
         for words in ("Not told apart from", "Told apart from")
     )
     assert missed < found
-    assert f"demo: {lost.name} (corrected)" in text[missed:found]
+    assert f"{lost.name} (corrected)" in text[missed:found]
+    terminal = " ".join(text_of(summary(make_result(separation=apart)), 80).split())
+    assert f"Not told apart from {null}: 1 of 2 measures of demo: {lost.name}" in terminal
     assert f"{APART.value:.3f} [{APART.ci_low:.3f}, {APART.ci_high:.3f}]" in text
 
 
@@ -184,6 +187,14 @@ def test_every_number_of_a_table_survives_80_columns() -> None:
         assert f"{one.value:.3f} [{number(one.ci_low)}, {number(one.ci_high)}]" in text
     # Every part of a table that was split says what its rows are.
     assert text.count("layer") == text.count("mean") > 1
+
+
+def test_a_split_table_repeats_all_the_words_that_name_its_rows() -> None:
+    wide = Statistic(value=0.5, ci_low=0.4, ci_high=0.6, null_mean=0.1, p=0.01)
+    columns = ("definition", "measure", "A", "B", "C")
+    table = Table(title="t", columns=columns, rows=(("seed", "ratio", wide, wide, wide),))
+    text = "\n".join(line.text for line in table_lines(table, 80))
+    assert text.count("seed") == text.count("ratio") > 1
 
 
 def test_the_plot_marks_value_interval_and_null_where_they_are() -> None:
