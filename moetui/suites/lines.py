@@ -15,8 +15,8 @@ Role = Literal["heading", "text", "title", "head", "row", "bar", "note", "blank"
 
 MIN_WIDTH = 40
 _GAP = "  "
-# No column of words is made narrower than this.
-_NARROWEST = 20
+# How narrow a column of words is made: the second only where that saves splitting the table.
+_NARROW = (20, 16)
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ def table_lines(table: Table, width: int) -> list[Line]:
     if not found.rows:
         lines.append(Line("row", "nothing to show"))
     else:
-        lead = _lead(found, width)
-        least = _fewest(found, lead, width)
-        for at, columns in enumerate(_blocks(found, least, lead, width)):
+        tried = [_blocks(found, width, narrow) for narrow in _NARROW]
+        least, blocks = min(tried, key=lambda one: len(one[1]))
+        for at, columns in enumerate(blocks):
             lines += [BLANK] * bool(at) + list(_block(found, columns, least, width))
     for note in (*((found.caption,) if found.caption else ()), *found.notes):
         lines += [Line("note", row) for row in wrapped(note, width)]
@@ -72,41 +72,44 @@ def _bars(bars: Bars, width: int) -> list[Line]:
     return [*lines, *(Line("note", row) for note in notes for row in wrapped(note, width))]
 
 
-def _blocks(found: Grid, least: Sequence[int], lead: list[int], width: int) -> Iterator[list[int]]:
-    """The columns in groups that fit side by side; every group repeats the leading words."""
-    block = list(lead)
+def _blocks(found: Grid, width: int, narrow: int) -> tuple[list[int], list[list[int]]]:
+    """How narrow every column can be, and the columns in groups that fit side by side; every
+    group repeats the leading words."""
+    lead = _lead(found, width, narrow)
+    least = _fewest(found, lead, width, narrow)
+    blocks = [list(lead)]
     for at in range(len(lead), len(found.columns)):
-        used = sum(least[i] for i in (*block, at)) + len(_GAP) * len(block)
-        if used > width and len(block) > len(lead):
-            yield block
-            block = list(lead)
-        block.append(at)
-    yield block
+        used = sum(least[i] for i in (*blocks[-1], at)) + len(_GAP) * len(blocks[-1])
+        if used > width and len(blocks[-1]) > len(lead):
+            blocks.append(list(lead))
+        blocks[-1].append(at)
+    return least, blocks
 
 
-def _lead(found: Grid, width: int) -> list[int]:
+def _lead(found: Grid, width: int, narrow: int) -> list[int]:
     """The words that say what a row is: the first column, and those after it in half the room."""
     lead = [0] if len(found.columns) > 1 else []
     for at in range(1, len(found.columns) - 1):
-        used = sum(_least(found, i, width // 2) for i in (*lead, at)) + len(_GAP) * len(lead)
-        if found.numeric[at] or used > width // 2:
+        widths = [_least(found, i, width // 2, narrow) for i in (*lead, at)]
+        if found.numeric[at] or sum(widths) + len(_GAP) * len(lead) > width // 2:
             break
         lead.append(at)
     return lead
 
 
-def _fewest(found: Grid, lead: list[int], width: int) -> list[int]:
+def _fewest(found: Grid, lead: list[int], width: int, narrow: int) -> list[int]:
     """How narrow every column can be made."""
-    first = [_least(found, at, width // 2) for at in lead]
+    first = [_least(found, at, width // 2, narrow) for at in lead]
     room = width - sum(first) - len(_GAP) * len(lead)
-    return first + [_least(found, at, room) for at in range(len(lead), len(found.columns))]
+    rest = range(len(lead), len(found.columns))
+    return first + [_least(found, at, room, narrow) for at in rest]
 
 
-def _least(found: Grid, at: int, room: int) -> int:
+def _least(found: Grid, at: int, room: int, narrow: int) -> int:
     """How narrow a column can be: words may be broken, numbers only where they do not fit."""
     longest = max(cells(row[at]) for row in found.rows)
     head = max(map(cells, found.columns[at].split()), default=1)
-    return min(max(head, longest if found.numeric[at] else min(longest, _NARROWEST)), room)
+    return min(max(head, longest if found.numeric[at] else min(longest, narrow)), room)
 
 
 def _block(found: Grid, columns: list[int], least: Sequence[int], width: int) -> Iterator[Line]:
