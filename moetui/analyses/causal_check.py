@@ -34,10 +34,13 @@ DIRECTIONS = 20
 # What stands in a part's place, in the order of the axis K.
 BY_MEAN, BY_RESAMPLE = "mean of the corpus", "a token of another document"
 REPLACEMENTS = (BY_MEAN, BY_RESAMPLE)
+DECIDES, DECIDES_NOT = "attention decides", "attention does not decide"
 DEFINITION = (
     "at a router's own input a part is replaced, the norm is computed anew and the model's own "
     "router chooses: 1 − Jaccard of the chosen set with what it was; null: random directions with "
-    "the length of the change, paired token by token"
+    "the length of the change, paired token by token. A replacement takes the part away, a random "
+    "direction leaves it where it is: of a part that makes up most of the stream, some of what "
+    "goes beyond them is just that"
 )
 
 
@@ -297,15 +300,15 @@ def _verdict(mean: LayerEffects, documents: int, minimum: int) -> tuple[str, str
     if documents < minimum:
         return "inconclusive", f"{documents} documents, {minimum} needed"
     if attention.resample.change.value == 0:
-        return "attention does not decide", None
+        return DECIDES_NOT, None
     excess, lead = attention.resample.excess, mean.lead
     if excess.ci_low is None or lead.ci_low is None:
         return "inconclusive", excess.caveat or lead.caveat or "no interval"
     assert excess.ci_high is not None and lead.ci_high is not None
     if excess.ci_low > 0 and lead.ci_low > 0:
-        return "attention decides", None
+        return DECIDES, None
     if excess.ci_high < 0 or lead.ci_high < 0:
-        return "attention does not decide", None
+        return DECIDES_NOT, None
     return "unclear", None
 
 

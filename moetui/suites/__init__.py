@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,8 +113,5 @@ def suite(
         raise UsageError(
             f"no suite {name!r}", f"did you mean {nearest(name, NAMES)}? see `moetui batch --help`"
         )
-    if name == "attention_router":
-        from moetui.suites.attention_router import suite as make
-    else:
-        from moetui.suites.moe_routing_correlation import suite as make
-    return make(parameters or {}, corpus=corpus)
+    made: Suite = import_module(f"moetui.suites.{name}").suite(parameters or {}, corpus=corpus)
+    return made

@@ -87,7 +87,7 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             description="how many of these documents the causal check asks the routers about; an "
             "interval takes 20"
         ),
-    ] = 100
+    ] = 60
     causal_tokens: Annotated[
         Positive, msgspec.Meta(description="tokens of each of them, drawn at random")
     ] = 8
@@ -103,7 +103,7 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     ] = 30
     shuffles: Annotated[
         Count, msgspec.Meta(description="shuffled orders of every context, for its null")
-    ] = 4
+    ] = 3
 
 
 class AttentionRouter:
@@ -115,8 +115,8 @@ class AttentionRouter:
         "embedding?"
     )
     cost = (
-        "about 200 × 128 tokens of the corpus, half of them twice, and 1,000 windows of 16 tokens; "
-        "with the defaults a minute or two of CPU time for the demo model"
+        "about 200 × 128 tokens of the corpus, a third of them twice, and 700 of 16 tokens; "
+        "with the defaults about a minute of CPU time for the demo model"
     )
     published: tuple[Published, ...] = (
         Published(model=OLMOE, measure="seed ratio, layer 0", value=0.0),

@@ -24,7 +24,7 @@ AS_PUBLISHED = "as published: no interval, no null"
 
 def share_name(part: str) -> str:
     """What a part's share of the variance across tokens is called."""
-    return f"{part}: share of the variance across tokens, mean over layers above 0"
+    return f"{part}: share of the logits' variance, mean of layers > 0"
 
 
 def measures(model: str, cells: Sequence[CellResult]) -> tuple[Measure, ...]:
@@ -84,22 +84,20 @@ def share_measures(model: str, found: CorrectedDecomposition | None) -> Iterator
 
 
 def causal_measures(model: str, found: CausalCheck) -> Iterator[Measure]:
-    """What a resample of each part changes beyond random directions, and attention's lead."""
+    """What putting another document's in a part's place changes in the chosen sets (1 − Jaccard,
+    mean of layers > 0) beyond random directions of that length; and attention's lead."""
     for part in found.mean.parts:
-        name = (
-            f"{part.part} replaced by another document's: change of the experts beyond random "
-            "directions, mean over layers above 0"
-        )
+        name = f"{part.part} resampled: change of the sets beyond random directions"
         yield _corrected(model, name, part.resample.excess)
     if found.mean.lead is not None:
-        name = "attention replaced: change of the experts beyond that of any other part"
+        name = "attention resampled: change of the sets beyond any other part's"
         yield _corrected(model, name, found.mean.lead)
 
 
 def identity_measures(model: str, found: TokenIdentity) -> Iterator[Measure]:
     """η²."""
     if found.mean is not None:
-        name = "η² of the token's identity, mean over layers above 0"
+        name = "η² of the token's identity, mean of layers > 0"
         yield _corrected(model, name, found.mean.eta2)
 
 
@@ -114,9 +112,9 @@ def _contexts(model: str, found: ContextSensitivity) -> Iterator[Measure]:
     )
     if found.mined is not None:
         sets = found.mined.sets
-        yield _corrected(model, "1 − Jaccard between contexts of one token, corpus", sets.between)
+        yield _corrected(model, "1 − Jaccard between contexts of a token (corpus)", sets.between)
         yield _corrected(
-            model, "the same beyond shuffled orders of the context, corpus", sets.excess
+            model, "1 − Jaccard beyond that of a shuffled context (corpus)", sets.excess
         )
 
 

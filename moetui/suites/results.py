@@ -14,8 +14,11 @@ import msgspec
 from moetui.analyses.attention_router import CorpusDecomposition, PromptDecomposition
 from moetui.analyses.causal_check import CausalCheck
 from moetui.analyses.context_sensitivity import ContextSensitivity
+from moetui.analyses.probes import Probes
 from moetui.analyses.sanity import Sanity
+from moetui.analyses.task_accuracy import TaskAccuracy
 from moetui.analyses.token_identity import TokenIdentity
+from moetui.analyses.virtual_experts import VirtualExperts
 from moetui.errors import UsageError
 from moetui.stats import Statistic
 from moetui.trace import ModelInfo, to_json
@@ -27,9 +30,12 @@ SCHEMA_VERSION = 1
 AnalysisResult = (
     PromptDecomposition
     | CorpusDecomposition
+    | ContextSensitivity
     | CausalCheck
     | TokenIdentity
-    | ContextSensitivity
+    | Probes
+    | TaskAccuracy
+    | VirtualExperts
     | Sanity
 )
 
@@ -128,6 +134,14 @@ class Verdicts(msgspec.Struct, frozen=True, kw_only=True):
     why_they_differ: str
 
 
+class NullVerdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What both rules say of `models`, the models of the run with weights drawn anew: an answer
+    that random weights get too says nothing about training."""
+
+    models: tuple[str, ...]
+    verdict: Verdicts
+
+
 class Published(msgspec.Struct, frozen=True, kw_only=True):
     """A number that the seed's own report gives for a real model; not measured here."""
 
@@ -139,7 +153,7 @@ class Published(msgspec.Struct, frozen=True, kw_only=True):
 class SuiteResult(msgspec.Struct, frozen=True, kw_only=True):
     """A whole run. Times are ISO 8601, UTC; prompts_digest is a SHA-256 over every text given.
 
-    separation: empty where no null model was run.
+    separation, null_verdicts: empty where no null model was run.
     """
 
     schema_version: int
@@ -157,6 +171,7 @@ class SuiteResult(msgspec.Struct, frozen=True, kw_only=True):
     measures: tuple[Measure, ...]
     separation: tuple[Separation, ...]
     verdict: Verdicts
+    null_verdicts: tuple[NullVerdict, ...]
     published: tuple[Published, ...]
     caveats: tuple[str, ...]
 

@@ -59,7 +59,7 @@ def test_a_router_that_reads_only_attention_follows_it_alone():
 
 def test_attention_that_works_through_few_directions_beats_random_ones():
     """In a wide stream most of a random direction of the same length misses the router."""
-    found, _, _ = check(Wide(embedding=0.3))
+    found, _, _ = check(FakeModel(embedding=0.3, blind=128))
     assert effects(found.mean)["attention"].resample.excess.ci_low > 0
     assert found.verdict == "attention decides"
 
@@ -74,32 +74,8 @@ def test_attention_that_reaches_all_experts_alike_is_no_cause():
 
 def test_parts_without_any_effect_decide_nothing():
     """Router weights of noise that reads both parts alike: no lead, whatever the shares."""
-    found, _, _ = check(Wide(attention=0.5, embedding=0.5))
+    found, _, _ = check(FakeModel(attention=0.5, embedding=0.5, blind=128))
     assert found.verdict != "attention decides"
-
-
-class Wide(FakeModel):
-    """The router reads 8 of 128 directions, in all of which parts may point."""
-
-    def __init__(self, **given):
-        super().__init__(hidden_size=128 + 9, **given)
-
-    def trace(self, *args, **kwargs):
-        trace = super().trace(*args, **kwargs)
-        if trace.sources is None:
-            return trace
-        pad = [(0, 0), (0, 0), (0, 0), (128, 0)]
-        return dataclasses.replace(
-            trace,
-            sources=dataclasses.replace(
-                trace.sources,
-                parts=np.pad(trace.sources.parts, pad),
-                at_router=np.pad(trace.sources.at_router, pad[1:]),
-            ),
-        )
-
-    def routes(self, layer, streams):
-        return super().routes(layer, streams[:, 128:])
 
 
 def test_sums_equal_a_recomputation_token_by_token():

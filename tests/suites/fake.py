@@ -18,7 +18,8 @@ class FakeModel:
 
     `attention` scales what attention adds, `embedding` what the token itself does; `common` is
     added to every expert. Attention follows from the whole text so far; all of it is added in
-    the layer of the router. The experts add nothing.
+    the layer of the router. The experts add nothing. `blind`: so many directions of the stream
+    no router reads, and nothing is added to them.
     """
 
     routes_error = None
@@ -32,10 +33,12 @@ class FakeModel:
         common=0.0,
         experts=8,
         layers=4,
+        blind=0,
         **info,
     ):
         fields = {"num_layers": layers, "num_experts": experts, "top_k": 2, "part_names": PARTS}
-        fields["hidden_size"] = experts + 1
+        fields["hidden_size"] = experts + 1 + blind
+        self.blind = blind
         self.info = make_model_info(name=name, **{**fields, **info})
         self.vocabulary = {}
         self.attention, self.embedding, self.common = attention, embedding, common
@@ -70,6 +73,9 @@ class FakeModel:
         parts = logits_of(stream)
         logits = logits_of(stream.sum(axis=2))
         order = np.argsort(-logits, axis=-1, kind="stable")[..., :2]
+        seed_parts = parts[:, :, :2].copy()
+        if self.info.moe_layers[0] == 0:
+            seed_parts[:, 0, 1] = 0  # nothing has been added when the first layer begins
         return replace(
             make_trace(len(ids), L, E, 2, tokens=tokens),
             model=self.info,
@@ -79,7 +85,7 @@ class FakeModel:
             expert_ids=order.astype(np.int16),
             expert_weights=np.full(order.shape, 0.5, np.float32),
             router_parts=parts.astype(np.float32) if residuals else None,
-            seed_parts=parts[:, :, :2].astype(np.float32) if residuals else None,
+            seed_parts=seed_parts.astype(np.float32) if residuals else None,
             sources=self._sources(stream, sources) if sources else None,
         )
 
@@ -88,7 +94,7 @@ class FakeModel:
         return make_trace(len(ids), len(self.info.moe_layers), self.info.num_experts, 2).logits
 
     def routes(self, layer, streams):
-        order = np.argsort(-logits_of(streams), axis=-1, kind="stable")[..., :2]
+        order = np.argsort(-logits_of(streams[:, self.blind :]), axis=-1, kind="stable")[..., :2]
         return np.sort(order, axis=-1).astype(np.int16)
 
     def _sources(self, stream, layers):
@@ -101,11 +107,15 @@ class FakeModel:
             by_source[:, row, 1 + index] = logits_of(here[:, row, 1])
         return RouterSources(
             layers=np.array(layers, np.int32),
-            at_router=here.sum(axis=2).astype(np.float32),
-            parts=here.astype(np.float32),
+            at_router=self._wide(here.sum(axis=2)),
+            parts=self._wide(here),
             names=tuple(names),
             logits=by_source.astype(np.float32),
         )
+
+    def _wide(self, stream):
+        blind = np.zeros((*stream.shape[:-1], self.blind))
+        return np.concatenate([blind, stream], axis=-1).astype(np.float32)
 
     def _parts(self, prefix, L, E):
         """[L, 3, E + 1]: embedding, attention, experts."""
