@@ -7,6 +7,7 @@ the same numbers. A suite adds sections of its own results in a module beside it
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
 import msgspec
 
@@ -25,15 +26,28 @@ from moetui.suites.results import (
 from moetui.suites.tables import Section, Table, Value
 from moetui.trace import ModelInfo
 
-# Suite → its own sections; a suite that is not here has the general ones only.
-OWN: Mapping[str, Callable[[SuiteResult], tuple[Section, ...]]] = {
-    "attention_router": attention_router_sections.sections,
-}
+# What a check is called, and what came of it.
+Checks = tuple[tuple[str, Value], ...]
+
+
+class Own(NamedTuple):
+    """What a suite shows of its own results.
+
+    sections: of the whole result. checks: rows of the sanity table for one model, beside the
+    checks that all suites make; None where there are no others.
+    """
+
+    sections: Callable[[SuiteResult], tuple[Section, ...]]
+    checks: Callable[[SuiteResult, str], Checks] | None = None
+
+
+# A suite that is not here has the general sections only.
+OWN: Mapping[str, Own] = {"attention_router": Own(attention_router_sections.sections)}
 
 
 def sections(result: SuiteResult) -> tuple[Section, ...]:
     """Everything, in the order in which a reviewer asks."""
-    own = OWN[result.suite](result) if result.suite in OWN else ()
+    own = OWN[result.suite].sections(result) if result.suite in OWN else ()
     return (
         question(result),
         verdicts(result),
@@ -238,6 +252,7 @@ def published(result: SuiteResult) -> Iterator[Section]:
 
 def sanity(result: SuiteResult) -> Section:
     """What must hold before any number here means something, of every model."""
+    own = OWN.get(result.suite)
     rows: list[tuple[Value, ...]] = []
     layers: list[tuple[Value, ...]] = []
     for record in result.models:
@@ -248,6 +263,8 @@ def sanity(result: SuiteResult) -> Section:
         for found in results_of(result, record.name, Sanity):
             checks += _sanity_checks(found)
             layers += [(record.name, *row) for row in _sanity_layers(found)]
+        if own is not None and own.checks is not None:
+            checks += own.checks(result, record.name)
         rows += [(record.name, check, outcome) for check, outcome in checks]
     tables = [Table(title="Checks", columns=("model", "check", "outcome"), rows=tuple(rows))]
     if layers:

@@ -13,8 +13,9 @@ from moetui.suites.grid import grid
 from moetui.suites.lines import MIN_WIDTH, section_lines, table_lines, text_of
 from moetui.suites.plot import BELOW, GROUND, INTERVAL, NULL, VALUE, bar, bar_lines
 from moetui.suites.report import escaped, report
-from moetui.suites.sections import sections, summary
-from moetui.suites.tables import Bars, Section, Table
+from moetui.suites.results import SuiteResult
+from moetui.suites.sections import Own, sections, summary
+from moetui.suites.tables import Bars, Section, Table, Value
 from moetui.suites.wording import cells, number, padded, probability, visible, wrapped
 from tests.suites import sample
 from tests.suites.sample import APART, DISTANCE, HOSTILE, SHARE, make_result
@@ -92,6 +93,20 @@ def test_the_readings_of_attention_router_are_shown_whole(made: Callable[[], obj
 def test_a_check_that_fails_is_named() -> None:
     text = report(make_result())
     assert "logits differ in one text" in text and "3 of 4 texts" in text
+
+
+def test_a_suite_adds_sections_and_checks_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def checks(result: SuiteResult, model: str) -> tuple[tuple[str, Value], ...]:
+        return ((f"own check of {model}", SHARE),)
+
+    own = Own(lambda result: (Section(heading="Own section"),), checks)
+    monkeypatch.setattr("moetui.suites.sections.OWN", {"new": own})
+    text = report(make_result(suite="new"))
+    assert "## Own section" in text and "Seed metric" not in text
+    row = next(r for r in rows_of(text, "demo") if r[1] == "own check of demo")
+    assert f"{SHARE.value:.3f}" in row
+    # A suite that adds nothing has the general sections.
+    assert "## Verdicts" in report(make_result(suite="unknown"))
 
 
 def test_every_prompt_of_the_seed_can_be_read_back() -> None:
