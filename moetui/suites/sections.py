@@ -12,7 +12,6 @@ from typing import NamedTuple
 import msgspec
 
 from moetui.analyses.sanity import Sanity
-from moetui.stats import Statistic
 from moetui.suites import attention_router_sections
 from moetui.suites.results import (
     Measure,
@@ -23,7 +22,7 @@ from moetui.suites.results import (
     Verdict,
     results_of,
 )
-from moetui.suites.tables import Section, Table, Value
+from moetui.suites.tables import Section, Table, Value, estimate
 from moetui.trace import ModelInfo
 
 # What a check is called, and what came of it.
@@ -195,16 +194,9 @@ def _by_model(found: tuple[Separation, ...]) -> dict[tuple[str, str], list[Separ
 def _separation_row(found: Separation) -> tuple[Value, ...]:
     why = f": {found.reason}" if found.reason else ""
     return (
-        found.label, found.name, f"{found.verdict}{why}", _estimate(found.trained),
-        _estimate(found.null), found.difference,
+        found.label, found.name, f"{found.verdict}{why}", estimate(found.trained),
+        estimate(found.null), found.difference,
     )  # fmt: skip
-
-
-def _estimate(statistic: Statistic) -> Statistic:
-    """`statistic` without its own test, which is another one than that against the null model."""
-    return msgspec.structs.replace(
-        statistic, null_mean=None, null_low=None, null_high=None, p=None, q=None
-    )
 
 
 def _separation_text(found: tuple[Separation, ...]) -> Iterator[str]:
