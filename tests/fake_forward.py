@@ -30,7 +30,7 @@ from moetui.trace import (
     TopK,
     Trace,
 )
-from moetui.trace.types import Floats
+from moetui.trace.types import ExpertIds, Floats, Ints
 from tests.builders import make_model_info, make_trace
 
 Numbers = NDArray[np.float64]
@@ -70,8 +70,18 @@ class FakeForward:
         self.steering = tuple(steering)
         self.passes: list[tuple[str, tuple[Intervention, ...]]] = []
 
+    def tokenize(self, text: str) -> Ints:
+        raise UsageError("this model reads ids only", "give ids")
+
     def trace(
-        self, text_or_ids: Prompt, *, lens: int = 5, interventions: Sequence[Intervention] = ()
+        self,
+        text_or_ids: Prompt,
+        *,
+        lens: int = 5,
+        residuals: bool = True,
+        streams: bool = False,
+        sources: Sequence[int] = (),
+        interventions: Sequence[Intervention] = (),
     ) -> Trace:
         self.passes.append(("trace", tuple(interventions)))
         ids = self._ids(text_or_ids)
@@ -95,6 +105,15 @@ class FakeForward:
             logits=logits[-1].astype(np.float32),
             lens=self._lens(logits[-1], len(ids) - 1, lens) if lens else None,
         )
+
+    def next_logits(self, text_or_ids: Prompt) -> Floats:
+        logits: Floats = self._forward(self._ids(text_or_ids), ())[2][-1].astype(np.float32)
+        return logits
+
+    routes_error = "this model has no residual stream"
+
+    def routes(self, layer: int, streams: Floats) -> ExpertIds:
+        raise UsageError(self.routes_error, "ask for whole passes")
 
     def token_text(self, token_id: int) -> str:
         return f" w{token_id}"

@@ -20,34 +20,23 @@ from moetui.analyses.expert_load import Counts, RunLoad, total_load
 from moetui.stats import (
     APPROXIMATE,
     MIN_DOCUMENTS,
+    Coldness,
+    ColdVerdicts,
     Statistic,
-    binary_design_effect,
-    document_intervals,
+    Threshold,
+    cold_thresholds,
     joined,
     load_indices,
 )
-from moetui.stats.rate import RULE_OF_THREE
+from moetui.stats.cold import cold_experts as judge
+from moetui.stats.minimum import LOAD, enough
 
 Array = NDArray[np.float64]
 
 SHARE_OF_LOAD = 0.9
-# What a threshold of 1 % needs; below it a verdict is given with a warning.
-ENOUGH_TOKENS, ENOUGH_PROMPTS = 3000, 30
 SEED = 0
 # Routers drawn for the chance level of "experts that carry 90 %": an error of about 0.05.
 CARRIER_DRAWS = 300
-
-
-class Threshold(msgspec.Struct, frozen=True, kw_only=True):
-    """Below this share of tokens an expert counts as little used.
-
-    share: in a layer with all E experts; times_uniform: the factor on each layer's own k/E where
-    the threshold is one, else None.
-    """
-
-    name: str
-    share: float
-    times_uniform: float | None
 
 
 class LayerLoad(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,7 +48,7 @@ class LayerLoad(msgspec.Struct, frozen=True, kw_only=True):
     All have as `null_mean` what an even router shows on as many independent tokens.
     cold: [thresholds], experts whose upper limit is under the threshold; undecided: those whose
     interval holds it; dead: no hit and enough effective tokens to see one at the lowest
-    threshold. All three None where no interval can be given.
+    threshold. All three None where there are too few prompts or effective tokens.
     """
 
     layer: int | None
@@ -111,55 +100,33 @@ def cold_experts(
     if not runs or not runs[0].layers or not sum(run.tokens for run in runs):
         return None
     total = total_load(runs)
-    thresholds = _thresholds(total)
-    limits = None
-    if intervals and len(runs) >= MIN_DOCUMENTS:
-        limits = _limits(runs, seed)
-    layers = [_layer(total, row, thresholds, limits) for row in range(len(total.layers))]
+    judged = _judged(runs, total, seed) if intervals and len(runs) >= MIN_DOCUMENTS else ()
+    layers = [
+        _layer(total, row, judged[row] if judged else None) for row in range(len(total.layers))
+    ]
     return ColdExperts(
         prompts=len(runs),
         prefill_tokens=total.prefill_tokens,
         decode_tokens=total.decode_tokens,
         top_k=total.top_k,
-        thresholds=thresholds,
+        thresholds=list(cold_thresholds(total.top_k, max(total.experts))),
         layers=layers,
         pooled=_pooled(layers),
         hits=total.counts.tolist(),
-        low=None if limits is None else limits.low.tolist(),
-        high=None if limits is None else limits.high.tolist(),
-        n_effective=None if limits is None else limits.effective.tolist(),
-        seed=None if limits is None else seed,
-        caveat=_caveat(len(runs), limits),
+        low=_limits(judged, total, lambda share: share.ci_low) if judged else None,
+        high=_limits(judged, total, lambda share: share.ci_high) if judged else None,
+        n_effective=_limits(judged, total, lambda share: share.n_effective) if judged else None,
+        seed=seed if judged else None,
+        caveat=_caveat(len(runs), judged),
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Limits:
-    """95 % limits of the shares and the effective number of tokens, each [L, E]."""
-
-    low: Array
-    high: Array
-    effective: Array
-
-
-def _thresholds(total: RunLoad) -> list[Threshold]:
-    uniform = total.top_k / max(total.experts)
-    relative = [
-        Threshold(name=f"{factor:g}×", share=factor * uniform, times_uniform=factor)
-        for factor in (0.1, 0.25, 0.5)
-    ]
-    return [*relative, Threshold(name="1%", share=0.01, times_uniform=None)]
-
-
-def _layer(
-    total: RunLoad, row: int, thresholds: Sequence[Threshold], limits: _Limits | None
-) -> LayerLoad:
+def _layer(total: RunLoad, row: int, judged: ColdVerdicts | None) -> LayerLoad:
     E, T = total.experts[row], total.tokens
-    hits = total.counts[row, :E]
-    k = round(hits.sum() / T)
-    shares = [t.share if t.times_uniform is None else t.times_uniform * k / E for t in thresholds]
+    hits, k = total.counts[row, :E], _top_k(total, row)
+    shares = [threshold.share for threshold in cold_thresholds(k, E)]
     chance = _chance(T, k, E)
-    verdicts = _verdicts(hits, shares, limits, row) if limits is not None else (None, None, None)
+    verdicts = judged if judged is not None and judged.reason is None else None
     return LayerLoad(
         layer=total.layers[row],
         experts=E,
@@ -169,10 +136,18 @@ def _layer(
         entropy=_entropy(hits, T, k),
         entropy_prefill=_entropy(total.prefill[row, :E], total.prefill_tokens, k),
         entropy_decode=_entropy(total.decode[row, :E], total.decode_tokens, k),
-        cold=verdicts[0],
-        undecided=verdicts[1],
-        dead=verdicts[2],
+        cold=_counted(verdicts, "cold"),
+        undecided=_counted(verdicts, "undecided"),
+        dead=None if verdicts is None else sum(bool(e.dead) for e in verdicts.experts),
     )
+
+
+def _counted(verdicts: ColdVerdicts | None, coldness: Coldness) -> list[int] | None:
+    """How many experts are called so at every threshold."""
+    if verdicts is None:
+        return None
+    levels = range(len(verdicts.thresholds))
+    return [verdicts.count(coldness, level) or 0 for level in levels]
 
 
 def _beside(value: float | None, chance: float | None, tokens: int) -> Statistic:
@@ -245,56 +220,30 @@ def _entropy(hits: Counts, tokens: int, k: int) -> Statistic:
     return _beside(indices.entropy_normalized, _chance(tokens, k, len(hits)).entropy, tokens)
 
 
-def _limits(runs: Sequence[RunLoad], seed: int) -> _Limits:
-    """Bootstrap over prompts, all experts at once; the rule of three where there is no hit, and
-    its mirror image where every token is one: there no resample shows any variation."""
-    hits = np.stack([run.counts for run in runs]).astype(float)
-    tokens = np.array([run.tokens for run in runs], float)
-    D, L, E = hits.shape
-    flat = hits.reshape(D, L * E)
-
-    def shares(weights: Array) -> Array:
-        found: Array = ((weights @ flat) / (weights @ tokens)[:, None]).T
-        return found
-
-    found = document_intervals(shares, D, seed=seed)
-    low, high = found.low.reshape(L, E).copy(), found.high.reshape(L, E).copy()
-    effective = tokens.sum() / _design_effects(hits, tokens)
-    silent = hits.sum(axis=0) == 0
-    low[silent] = 0.0
-    high[silent] = np.minimum(1.0, RULE_OF_THREE / effective[silent])
-    always = hits.sum(axis=0) == tokens.sum()
-    low[always] = np.maximum(0.0, 1.0 - RULE_OF_THREE / effective[always])
-    high[always] = 1.0
-    return _Limits(low, high, effective)
+def _judged(runs: Sequence[RunLoad], total: RunLoad, seed: int) -> tuple[ColdVerdicts, ...]:
+    """What may be said of the experts of every layer, a prompt being a document."""
+    hits = np.stack([run.counts for run in runs])
+    tokens = np.array([run.tokens for run in runs])
+    return tuple(
+        judge(hits[:, row, :E], tokens, _top_k(total, row), seed=seed)
+        for row, E in enumerate(total.experts)
+    )
 
 
-def _design_effects(hits: Array, tokens: Array) -> Array:
-    """[L, E] from [D, L, E]; experts without hits get the median of their layer's others."""
-    _, L, E = hits.shape
-    effects = np.full((L, E), np.nan)
-    for row in range(L):
-        for expert in range(E):
-            if 0 < hits[:, row, expert].sum() < tokens.sum():
-                effect = binary_design_effect(hits[:, row, expert], tokens)
-                effects[row, expert] = np.nan if effect is None else effect
-        known = effects[row][~np.isnan(effects[row])]
-        # Nothing to go by: every prompt counts as one token.
-        usual = np.median(known) if len(known) else tokens.mean()
-        effects[row, np.isnan(effects[row])] = usual
-    return effects
+def _top_k(total: RunLoad, row: int) -> int:
+    """Experts that a token uses in this layer, which may be fewer than in others."""
+    return round(float(total.counts[row].sum()) / total.tokens)
 
 
-def _verdicts(
-    hits: Counts, shares: Sequence[float], limits: _Limits, row: int
-) -> tuple[list[int], list[int], int]:
-    """Cold and undecided at every threshold, and dead."""
-    E = len(hits)
-    low, high = limits.low[row, :E], limits.high[row, :E]
-    cold = [int((high < share).sum()) for share in shares]
-    sure = [int(((high < share) | (low >= share)).sum()) for share in shares]
-    enough = limits.effective[row, :E] >= RULE_OF_THREE / min(shares)
-    return cold, [E - count for count in sure], int(((hits == 0) & enough).sum())
+def _limits(
+    judged: Sequence[ColdVerdicts], total: RunLoad, of: Callable[[Statistic], float | None]
+) -> list[list[float]]:
+    """[L][E] of what `of` reads from an expert's share; NaN where it is not known."""
+    found = np.full(total.counts.shape, np.nan)
+    for row, verdicts in enumerate(judged):
+        values = [of(expert.share) for expert in verdicts.experts]
+        found[row, : len(values)] = [np.nan if v is None else v for v in values]
+    return [list(map(float, row)) for row in found]
 
 
 def _pooled(layers: Sequence[LayerLoad]) -> LayerLoad:
@@ -334,14 +283,17 @@ def _over_layers(
     return _beside(float(combine(values)), float(combine(chances)), tokens)
 
 
-def _caveat(prompts: int, limits: _Limits | None) -> str | None:
+def _caveat(prompts: int, judged: Sequence[ColdVerdicts]) -> str | None:
     if prompts < MIN_DOCUMENTS:
         return f"too few prompts for an interval ({MIN_DOCUMENTS} needed)"
-    if limits is None:
+    if not judged:
         return "no interval yet"
-    effective = float(np.median(limits.effective))
-    few = prompts < ENOUGH_PROMPTS or effective < ENOUGH_TOKENS
+    experts = [expert.share.n_effective for layer in judged for expert in layer.experts]
+    effective = float(np.median([n for n in experts if n is not None]))
+    sizes = {"effective_tokens": effective, "documents": prompts}
+    few, without = enough(LOAD, **sizes) != "ok", sum(j.reason is not None for j in judged)
     return joined(
+        f"too few tokens for a verdict in {without} of {len(judged)} layers" if without else None,
         f"approximate intervals: {prompts} prompts" if prompts < APPROXIMATE else None,
-        f"{effective:.0f} of {ENOUGH_TOKENS} effective tokens" if few else None,
+        f"{effective:.0f} of {LOAD.needs['effective tokens']} effective tokens" if few else None,
     )

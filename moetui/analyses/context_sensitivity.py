@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from moetui.stats import (
     Statistic,
-    document_statistic,
+    document_bootstrap,
     expected_jaccard,
     finite,
     jaccard,
@@ -273,7 +273,7 @@ def _distance(
 
     low, high = np.quantile(null, [0.025, 0.975])
     return msgspec.structs.replace(
-        document_statistic(mean, contexts, seed=seed, caveat=CHANCE),
+        document_bootstrap(mean, contexts, seed=seed, caveat=CHANCE),
         null_mean=float(null.mean()) if expected is None else expected,
         null_low=float(low),
         null_high=float(high),
@@ -294,5 +294,5 @@ def _mean_of(cells: Sequence[Sequence[Statistic]], seed: int) -> Statistic:
 def _over_words(sums: Sequence[float], sizes: Sequence[float], seed: int) -> Statistic:
     if not sizes:
         return Statistic(n_documents=0, seed=seed, caveat="no word could be compared")
-    found = document_statistic(ratio_of_sums(sums, sizes), len(sizes), seed=seed)
+    found = document_bootstrap(ratio_of_sums(sums, sizes), len(sizes), seed=seed)
     return msgspec.structs.replace(found, caveat=joined("a word is one document", found.caveat))

@@ -20,7 +20,7 @@ from moetui.analyses.routing_pairs import (
     chance_equal,
     chance_jaccard,
 )
-from moetui.stats import Statistic, design_effect, document_statistic, joined, rate, ratio_of_sums
+from moetui.stats import Statistic, design_effect, document_bootstrap, joined, rate, ratio_of_sums
 from moetui.trace import ModelInfo
 
 Numbers = NDArray[np.float64]
@@ -236,7 +236,7 @@ def _mean(pairs: Pairs, values: Numbers, null: float | None, seed: int) -> Stati
     """Mean over tokens of values [N], with its chance level."""
     sums, sizes = _per_document(pairs, values), _per_document(pairs, np.ones(len(pairs)))
     effect = _design_effect(pairs, values)
-    found = document_statistic(
+    found = document_bootstrap(
         ratio_of_sums(sums, sizes),
         _documents(pairs),
         seed=seed,

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from moetui.cli.batch_config import config_of, read_options
 
 if TYPE_CHECKING:
     from moetui.cli.batch_output import Target
     from moetui.suites import SuiteResult
+    from moetui.suites.config import Config
     from moetui.suites.plan import Suite
+    from moetui.suites.ranks import Ranks
 
 
 @click.command()
@@ -19,7 +24,8 @@ if TYPE_CHECKING:
     "-m", "--model", "models", multiple=True, help="demo, a folder, org/name; repeat for several."
 )
 @click.option(
-    "--null-model", is_flag=True, help="Run each model again with random weights; say what differs."
+    "--null-model/--no-null-model",
+    help="Run each model again with random weights; say what differs.",
 )
 @click.option(
     "--corpus",
@@ -34,6 +40,14 @@ if TYPE_CHECKING:
     help="""Set a parameter, e.g. layers='[0,4]' (see --describe).""",
 )
 @click.option(
+    "--config",
+    metavar="FILE.yaml",
+    type=click.Path(path_type=Path),
+    is_eager=True,
+    callback=read_options,
+    help="Options and parameters of suites; what is given here goes before it.",
+)
+@click.option(
     "--seed", default=0, show_default=True, type=click.IntRange(0), help="Of all random draws."
 )
 @click.option(
@@ -44,7 +58,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="A .json file, a folder, or - for standard output.",
 )
-@click.option("--report", is_flag=True, help="Write a Markdown report beside the JSON.")
+@click.option("--report/--no-report", help="Write a Markdown report beside the JSON.")
 @click.option(
     "--resume", is_flag=True, help="Take up finished cells of earlier runs (in OUTPUT/.cells)."
 )
@@ -56,6 +70,9 @@ if TYPE_CHECKING:
     help="On standard error: a bar on terminals, or one JSON object a line.",
 )
 @click.option("--describe", is_flag=True, help="Show question, parameters and cost; run nothing.")
+@click.option(
+    "--print-config", is_flag=True, help="Print everything as a --config file, explained."
+)
 @click.option("--dry-run", is_flag=True, help="Show the plan; load and run nothing.")
 @click.pass_context
 def batch(
@@ -65,12 +82,14 @@ def batch(
     null_model: bool,
     corpus: str | None,
     assignments: tuple[str, ...],
+    config: Config | None,
     seed: int,
     output: Path,
     report: bool,
     resume: bool,
     progress: str,
     describe: bool,
+    print_config: bool,
     dry_run: bool,
 ) -> None:
     """Run experiment SUITEs on one or more models.
@@ -85,46 +104,64 @@ def batch(
     from moetui.cli.batch_output import targets
     from moetui.cli.batch_plan import chosen, description, plan_lines
 
-    picked = chosen(suites, models, assignments, corpus)
+    picked = chosen(suites, models, assignments, config, corpus)
+    if print_config:
+        click.echo(config_of(ctx, picked), nl=False)
+        return
     if describe or dry_run:
         for suite in picked:
             lines = [description(suite)] if describe else plan_lines(suite, null_model, seed)
             click.echo("\n".join(lines))
         return
     places = targets(output, picked, report=report, resume=resume)
-    failed = False
-    for suite, place in zip(picked, places, strict=True):
-        result = _run(suite, place, seed, progress, null_model=null_model, resume=resume)
-        failed = failed or bool(result.failures)
-    if failed:
+    circumstances = {"seed": seed, "null_model": null_model, "resume": resume}
+    if not _run_all(list(zip(picked, places, strict=True)), progress, circumstances):
         ctx.exit(1)
 
 
+def _run_all(
+    planned: Sequence[tuple[Suite, Target]], progress: str, circumstances: dict[str, Any]
+) -> bool:
+    """Run every suite, whatever became of those before; whether nothing failed.
+
+    Raises the first error where no suite has a result.
+    """
+    from moetui.errors import MoetuiError
+    from moetui.model.distributed import ranks
+
+    group = ranks()
+    errors: list[MoetuiError] = []
+    failures = False
+    for suite, place in planned:
+        try:
+            result = _run(suite, place, progress, group, circumstances)
+        except MoetuiError as error:
+            errors.append(error)
+            if len(errors) == len(planned):
+                raise errors[0] from None
+            click.echo(f"{suite.name}: {error.message}\nhint: {error.hint}", err=True)
+        else:
+            failures = failures or bool(result.failures)
+    return not failures and not errors
+
+
 def _run(
-    suite: Suite, place: Target, seed: int, progress: str, *, null_model: bool, resume: bool
+    suite: Suite, place: Target, progress: str, group: Ranks, circumstances: dict[str, Any]
 ) -> SuiteResult:
     """Run one suite and deliver what it found (on the first of several ranks)."""
     from moetui.cli.batch_output import deliver
     from moetui.cli.batch_progress import drawn
     from moetui.suites import run_prepared
-    from moetui.suites.ranks import launched
 
-    ranks = launched()
     try:
-        with drawn("off" if ranks.rank else progress) as watcher:
+        with drawn("off" if group.rank else progress) as watcher:
             result = run_prepared(
-                suite,
-                seed=seed,
-                null_model=null_model,
-                cells=place.cells,
-                resume=resume,
-                progress=watcher,
-                ranks=ranks,
+                suite, cells=place.cells, progress=watcher, ranks=group, **circumstances
             )
     except KeyboardInterrupt:
         click.echo(_interrupted(place), err=True)
         raise
-    if not ranks.rank:
+    if not group.rank:
         deliver(result, place)
     return result
 

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from moetui.suites.config import Config
     from moetui.suites.plan import Suite
+
+_MEANING = " " * 6
 
 
 def chosen(
     suites: tuple[str, ...],
     models: tuple[str, ...],
     assignments: tuple[str, ...],
+    config: Config | None,
     corpus: str | None,
 ) -> list[Suite]:
-    """The suites with their parameters; every mistake shows before anything is loaded."""
+    """The suites with their parameters: as given here, else in `config`, else the defaults.
+
+    Every mistake shows before anything is loaded.
+    """
     from moetui.suites import suite
 
     names = tuple(dict.fromkeys(suites))
@@ -29,16 +37,23 @@ def chosen(
         for parameters in given.values():
             _refuse_two_sources(parameters)
             parameters["models"] = list(models)
+    if config is not None:
+        given = {name: config.parameters(name) | own for name, own in given.items()}
     return [suite(name, parameters, corpus=corpus) for name, parameters in given.items()]
 
 
 def description(suite: Suite) -> str:
-    """What a suite asks, what can be set, what it costs."""
+    """What a suite asks, what can be set and what that means, what it costs."""
     import msgspec
 
-    values = msgspec.to_builtins(suite.parameters)
+    from moetui.suites.parameters import described
+
     lines = [f"{suite.name}: {suite.question}", "", "Parameters:"]
-    lines += [f"  {key} = {msgspec.json.encode(value).decode()}" for key, value in values.items()]
+    for parameter in described(suite.parameters):
+        lines.append(f"  {parameter.name} = {msgspec.json.encode(parameter.value).decode()}")
+        lines += wrap(
+            parameter.description, 96, initial_indent=_MEANING, subsequent_indent=_MEANING
+        )
     names = ", ".join(analysis.name for analysis in suite.analyses)
     return "\n".join([*lines, "", f"Analyses: {names}", f"Cost: {suite.cost}"])
 

@@ -32,10 +32,11 @@ DOMAINS: Final = ("arithmetic", "code", "dictionary", "docs", "facts", "maths", 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One excerpt of a document that the demo models never saw in training.
+    """A text with its name and its kind; in the bundled corpus an excerpt of a document that the
+    demo models never saw in training.
 
-    ``id`` names the whole document (``prose/emma/12``, ``code/asyncio/locks.py``, ...), ``domain``
-    is one of :data:`DOMAINS` and ``text`` is at most 512 demo tokens long.
+    There ``id`` names the whole document (``prose/emma/12``, ``code/asyncio/locks.py``, ...),
+    ``domain`` is one of :data:`DOMAINS` and ``text`` is at most 512 demo tokens long.
     """
 
     id: str

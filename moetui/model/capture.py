@@ -88,6 +88,13 @@ class Capture:
             self._record, self._edits, self._mixture = before
             self._aside = False
 
+    @contextmanager
+    def apart(self, layer: int) -> Iterator[LayerRecord]:
+        """The router of one layer is called inside, with no pass around it; what it did."""
+        self._record = PassRecord([LayerRecord() for _ in self._architecture.layers])
+        self._layer = layer
+        yield self._record.layers[layer]
+
     def _make_routing_taps(self, model: nn.Module) -> list[Tap]:
         layers = self._architecture.layers
         taps: list[Tap] = [ModuleTap(model, self._around_model)]

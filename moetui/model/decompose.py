@@ -11,7 +11,7 @@ linear too; its bias is a part of its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -23,6 +23,15 @@ from moetui.model.sources import EMBEDDING, STATIC, Added, Sources
 
 # Floats of the stacked parts [L, G, T, H] made at once: bounds the memory of a long prompt.
 _FLOATS_AT_ONCE = 1 << 26
+
+
+@dataclass(frozen=True, eq=False)
+class LazySources:
+    """at_router [T, R, H], parts [T, R, P, H], logits [T, R, S, E]; see `RouterSources`."""
+
+    at_router: mx.array
+    parts: mx.array
+    logits: mx.array
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,16 +70,13 @@ class Decomposition:
         self._absent = self._absent_experts()
         static = (STATIC,) if mx.any(self._static != 0).item() else ()
         self.part_names = (EMBEDDING, *self._sources.names, *static)
+        self.source_names = self._source_names()
         mx.eval(self._W, self._static)
 
     def read(self, record: PassRecord) -> LazyParts:
         """The parts of every row of one pass (batch of one)."""
         H = self._W.shape[-1]
-        entering, at_router, leaving = (
-            mx.stack([_rows(getattr(layer, name), H) for layer in record.layers])
-            for name in ("entering", "at_router", "leaving")
-        )
-        added = list(self._sources.added(record, entering, at_router, leaving).values())
+        entering, at_router, added = self._streams(record)
         T, L, G = entering.shape[1], len(self._sites), len(self.part_names)
         step = max(1, _FLOATS_AT_ONCE // max(1, L * G * H))
         chunks = [
@@ -81,6 +87,75 @@ class Decomposition:
             mx.concatenate([chunk.parts for chunk in chunks]),
             mx.concatenate([chunk.seed_parts for chunk in chunks]),
         )
+
+    def read_sources(self, record: PassRecord, layers: Sequence[int]) -> LazySources:
+        """The streams at the routers of the decoder layers `layers`, by what added to them."""
+        entering, at_router, added = self._streams(record)
+        routing = [site.layer for site in self._sites]
+        every = slice(None)
+        logits, parts = [], []
+        for layer in layers:
+            index, here = routing.index(layer), mx.array([layer])
+            parts.append(
+                mx.stack([entering[0], *(part.until(here, every)[0] for part in added)], axis=1)
+            )
+            step = max(1, _FLOATS_AT_ONCE // (len(self.source_names) * entering.shape[-1]))
+            chunks = [
+                self._source_logits(record, index, entering, at_router, added, rows)
+                for rows in _slices(entering.shape[1], step)
+            ]
+            logits.append(mx.concatenate(chunks))
+        return LazySources(
+            mx.stack([at_router[layer] for layer in layers], axis=1),
+            mx.stack(parts, axis=1),
+            mx.stack(logits, axis=1),
+        )
+
+    def _source_logits(
+        self,
+        record: PassRecord,
+        index: int,
+        entering: mx.array,
+        at_router: mx.array,
+        added: Sequence[Added],
+        rows: slice,
+    ) -> mx.array:
+        """[T, S, E] for the router `index`; the order is that of `source_names`."""
+        layer = self._sites[index].layer
+        streams = [entering[:1, rows]]
+        for part, sources in zip(added, self._layers_of_parts(), strict=True):
+            streams.append(part.each_until(layer, rows)[mx.array(sources)])
+        normed = self._through_norm(
+            record.layers[layer], index, mx.concatenate(streams), at_router[:, rows], rows
+        )
+        logits = (normed @ self._W[index].T).swapaxes(0, 1)
+        if STATIC in self.part_names:
+            T, _, E = logits.shape
+            static = mx.broadcast_to(self._static[index], (T, 1, E))
+            logits = mx.concatenate([logits, static], axis=1)
+        return logits if self._absent is None else mx.where(self._absent[index], mx.nan, logits)
+
+    def _source_names(self) -> tuple[tuple[str, int | None], ...]:
+        names: list[tuple[str, int | None]] = [(EMBEDDING, None)]
+        for part, layers in zip(self._sources.names, self._layers_of_parts(), strict=True):
+            names += [(part, layer) for layer in layers]
+        return (*names, *([(STATIC, None)] if STATIC in self.part_names else []))
+
+    def _layers_of_parts(self) -> list[list[int]]:
+        """By part (the embedding apart), the layers up to the last router that may add to it."""
+        routing = {site.layer for site in self._sites}
+        every = range(max(routing) + 1)
+        return [self._sources.layers_of(part, every) for part in self._sources.names]
+
+    def _streams(self, record: PassRecord) -> tuple[mx.array, mx.array, list[Added]]:
+        """The stream entering layers and at their routers [N, T, H], and what parts added."""
+        H = self._W.shape[-1]
+        entering, at_router, leaving = (
+            mx.stack([_rows(getattr(layer, name), H) for layer in record.layers])
+            for name in ("entering", "at_router", "leaving")
+        )
+        added = list(self._sources.added(record, entering, at_router, leaving).values())
+        return entering, at_router, added
 
     def _chunk(
         self,
@@ -142,6 +217,11 @@ class Decomposition:
         if isinstance(norm, nn.LayerNorm) and "bias" in norm:
             static = static + self._W[index] @ norm.bias.astype(mx.float32)
         return static
+
+
+def _slices(length: int, step: int) -> Iterator[slice]:
+    """0 … length in pieces of `step`."""
+    return (slice(start, start + step) for start in range(0, length, step))
 
 
 def _rows(array: mx.array | None, width: int) -> mx.array:

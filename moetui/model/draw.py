@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -30,13 +32,15 @@ class Drawing:
 
     def __init__(self, seed: int, shape: Shape | None, progress: Progress) -> None:
         self._seed, self._shape, self._progress = seed, shape, progress
+        self._folder, self._usual = Path(), mx.float32
         self._initial: dict[str, mx.array] = {}
         self._plain: dict[str, nn.Module] = {}
 
     @contextmanager
     def seeded(self) -> Iterator[None]:
         """Draws of mlx follow the seed inside; afterwards they go on as they would have."""
-        high, low = (int(word) for word in np.array(mx.random.state[0]))
+        state: Any = mx.random.state
+        high, low = (int(word) for word in np.array(state[0]))
         mx.random.seed(self._seed)
         try:
             yield
@@ -54,11 +58,12 @@ class Drawing:
         self._plain = dict(network.named_modules())
         return network
 
-    def fill(self, network: nn.Module) -> None:
-        """Replace every parameter by a drawn one, in the type in which it is stored.
+    def fill(self, network: nn.Module, folder: Path) -> None:
+        """Replace every parameter by a drawn one, in the type in which `folder` stores it.
 
-        Raises ModelError, naming the first, for parameters that the network was not built with.
+        Raises ModelError, naming one, for parameters that the network was not built with.
         """
+        self._folder, self._usual = folder, _usual_type(network)
         seen: set[int] = set()
         modules = dict(network.named_modules())
         for number, (path, module) in enumerate(modules.items(), 1):
@@ -79,26 +84,28 @@ class Drawing:
         plain = self._plain.pop(path, module)
         name = _join(path, "weight")
         if plain is module or not hasattr(plain, "to_quantized"):
-            raise _not_drawn(name)
-        weight, scales = self._value(name), module["scales"]
-        # Scales of the type of the weights tell what the matrix was stored in before.
-        floating = mx.issubdtype(scales.dtype, mx.floating)
-        plain.weight = weight.astype(scales.dtype) if floating else weight
+            raise self._not_drawn(name)
+        # What the matrix was before it was packed: its scales are of its type, or no floats.
+        before = module["scales"].dtype
+        floating = mx.issubdtype(before, mx.floating)
+        plain.weight = self._value(name).astype(before if floating else self._usual)
         options = {"global_scale": True} if module.get("global_scale") is not None else {}
         packed = plain.to_quantized(
             group_size=module.group_size, bits=module.bits, mode=module.mode, **options
         )
         names = [name for name in _PACKED if isinstance(module.get(name), mx.array)]
         fresh = {name: packed[name] for name in names}
-        _require_same(path, module, fresh)
+        for name, array in fresh.items():
+            if (array.shape, array.dtype) != (module[name].shape, module[name].dtype):
+                raise self._not_drawn(_join(path, name))
         return fresh
 
     def _plain_value(self, name: str, array: mx.array) -> mx.array:
         if not mx.issubdtype(array.dtype, mx.floating) or name not in self._initial:
-            raise _not_drawn(name)
+            raise self._not_drawn(name)
         value = self._value(name).astype(array.dtype)
         if value.shape != array.shape:
-            raise _not_drawn(name)
+            raise self._not_drawn(name)
         return value
 
     def _value(self, name: str) -> mx.array:
@@ -109,12 +116,19 @@ class Drawing:
             return mean + std * self._normal(name, own.shape) if std else mx.full(own.shape, mean)
         if own.ndim < 2 or name.endswith("bias") or (own.min() != own.max()).item():
             return own
-        return self._normal(name, own.shape) * own.shape[-1] ** -0.5
+        scale: float = own.shape[-1] ** -0.5
+        return scale * self._normal(name, own.shape)
 
     def _normal(self, name: str, shape: tuple[int, ...]) -> mx.array:
         """N(0, 1), by a key of the parameter's own: what else is drawn makes no difference."""
         words = hashlib.sha256(f"{self._seed} {name}".encode()).digest()
         return mx.random.normal(shape, key=mx.random.key(int.from_bytes(words[:8], "big")))
+
+    def _not_drawn(self, name: str) -> ModelError:
+        return ModelError(
+            f"{self._folder} stores {name} in a way in which it cannot be drawn anew",
+            "take an unquantised version, or leave out the null model",
+        )
 
 
 _PACKED = ("weight", "scales", "biases", "global_scale")
@@ -130,18 +144,12 @@ def _own_parameters(module: nn.Module) -> Iterator[tuple[str, mx.array]]:
                 yield below, array
 
 
-def _require_same(path: str, module: nn.Module, fresh: Mapping[str, mx.array]) -> None:
-    for name, array in fresh.items():
-        if (array.shape, array.dtype) != (module[name].shape, module[name].dtype):
-            raise _not_drawn(_join(path, name))
+def _usual_type(network: nn.Module) -> mx.Dtype:
+    """The floating type of most parameters."""
+    types = [array.dtype for _, array in tree_flatten(network.parameters())]
+    floats = Counter(kind for kind in types if mx.issubdtype(kind, mx.floating))
+    return floats.most_common(1)[0][0] if floats else mx.float32
 
 
 def _join(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
-
-
-def _not_drawn(name: str) -> ModelError:
-    return ModelError(
-        f"{name} is stored in a way in which it cannot be drawn anew",
-        "take an unquantised version, or leave out the null model",
-    )

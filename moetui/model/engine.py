@@ -30,7 +30,7 @@ from moetui.trace import (
     Study,
     Trace,
 )
-from moetui.trace.types import Floats
+from moetui.trace.types import ExpertIds, Floats, Ints
 
 if TYPE_CHECKING:
     from moetui.model.model import Model
@@ -66,11 +66,50 @@ class _Stoppable:
     def token_text(self, token_id: int) -> str:
         return self.model.token_text(token_id)
 
+    def tokenize(self, text: str) -> Ints:
+        return self.model.tokenize(text)
+
     def trace(
-        self, text_or_ids: Prompt, *, lens: int = 5, interventions: Sequence[Intervention] = ()
+        self,
+        text_or_ids: Prompt,
+        *,
+        lens: int = 5,
+        residuals: bool = True,
+        streams: bool = False,
+        sources: Sequence[int] = (),
+        interventions: Sequence[Intervention] = (),
     ) -> Trace:
         self._go_on()
-        return self.model.trace(text_or_ids, lens=lens, interventions=interventions)
+        return self.model.trace(
+            text_or_ids,
+            lens=lens,
+            residuals=residuals,
+            streams=streams,
+            sources=sources,
+            interventions=interventions,
+        )
+
+    def continuation(
+        self,
+        text_or_ids: Prompt,
+        max_tokens: int,
+        *,
+        until: Callable[[str], bool] = lambda text: False,
+    ) -> str:
+        self._go_on()
+        return self.model.continuation(text_or_ids, max_tokens, until=until)
+
+    def next_logits(self, text_or_ids: Prompt) -> Floats:
+        self._go_on()
+        return self.model.next_logits(text_or_ids)
+
+    @property
+    def routes_error(self) -> str | None:
+        return self.model.routes_error
+
+    def routes(self, layer: int, streams: Floats) -> ExpertIds:
+        self._go_on()
+        return self.model.routes(layer, streams)
 
     def nll(self, text_or_ids: Prompt, interventions: Sequence[Intervention] = ()) -> Floats:
         self._go_on()

@@ -37,6 +37,14 @@ def nll(ids: Ids, vocabulary: int, cache: list[Any], run: Pass) -> Floats:
     return np.concatenate([np.empty(0, np.float32), *parts])
 
 
+def next_logits(ids: Ids, cache: list[Any], run: Pass, step: int) -> Floats:
+    """float32 [V]: logits after the last token, read in passes of `step` tokens."""
+    for start in range(0, len(ids), step):
+        logits = run(ids[start : start + step], cache)
+        mx.eval(logits, [c.state for c in cache])
+    return np.array(logits[0, -1].astype(mx.float32))
+
+
 def kl(
     ids: Ids, vocabulary: int, caches: tuple[list[Any], list[Any]], runs: tuple[Pass, Pass]
 ) -> Floats:

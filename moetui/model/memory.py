@@ -1,7 +1,11 @@
-"""How much memory there is for a model, told without mlx. What it needs: `moetui.model.budget`."""
+"""How much memory there is for a model, and how much was taken at most; told without mlx.
+
+What a model needs: `moetui.model.budget`.
+"""
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +16,7 @@ from moetui.model.budget import available_memory
 # What macOS lets the GPU of Apple silicon have: two thirds of small memories, else three quarters.
 _METAL_SMALL = 36 << 30
 _MEMINFO = Path("/proc/meminfo")
+_STATUS = Path("/proc/self/status")
 
 
 def room(backend: Backend) -> int | None:
@@ -40,6 +45,23 @@ def total_memory() -> int | None:
         return None
     sizes = [line.split()[1] for line in lines if line.startswith("MemTotal:")]
     return int(sizes[0]) * 1024 if sizes else None
+
+
+def peak_memory() -> int:
+    """The most bytes of memory that this process has held at once since it started.
+
+    What a graphics card holds in memory of its own is not counted.
+    """
+    try:
+        lines = _STATUS.read_text("utf-8").splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    # On Linux this would begin at what the process held that started this one.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _cuda_free() -> int | None:

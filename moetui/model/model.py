@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -23,11 +23,12 @@ from moetui.model.decompose import Decomposition
 from moetui.model.edits import NONE, Edits
 from moetui.model.info import model_info
 from moetui.model.lens import LazyLens, Lens, readout
-from moetui.model.likelihood import kl, nll
+from moetui.model.likelihood import kl, next_logits, nll
 from moetui.model.prepare import Intervening
 from moetui.model.probe import Probe
-from moetui.model.readings import LazyReadings, make_streams, read
+from moetui.model.readings import LazyReadings, make_sources, make_streams, read
 from moetui.model.records import LayerRecord, PassRecord, Want
+from moetui.model.routes import Routes
 from moetui.model.text import TokenTexts
 from moetui.model.tokenizer import encode
 from moetui.trace import Intervention, LensReadout, Trace
@@ -82,6 +83,7 @@ class Model:
             routing_error=probe.routing_error,
         )
         self._intervening = Intervening(abilities)
+        self._routes = Routes(network, self.architecture, self.capture)
 
     def tokenize(self, text: str) -> Ids:
         """Token ids of `text`, int32 [T], with the special tokens that the model expects."""
@@ -102,6 +104,7 @@ class Model:
         streams: bool = False,
         attention: bool = False,
         expert_outputs: bool = False,
+        sources: Sequence[int] = (),
         interventions: Sequence[Intervention] = (),
     ) -> Trace:
         """One real forward over `text_or_ids`, and what it did.
@@ -109,14 +112,21 @@ class Model:
         lens: how many top tokens the logit lens keeps for every layer, 0 for none; read at all
         positions while T × layers ≤ 4,096, else at the last (others by `Model.lens`). residuals:
         split the router logits by source. streams: keep the residual stream itself (12 bytes ×
-        layers × hidden a token). attention, expert_outputs: keep these too. Shapes: `Trace`.
+        layers × hidden a token). attention, expert_outputs: keep these too. sources: decoder
+        layers at whose routers the stream is kept by what added to it. Shapes: `Trace`.
         interventions: what the pass is made to do differently (see `intervene`).
 
-        Raises UsageError for an empty prompt, ids outside the vocabulary, or interventions that
-        do not fit the model.
+        Raises UsageError for an empty prompt, ids outside the vocabulary, sources at a layer that
+        does not route, or interventions that do not fit the model.
         """
-        want = Want(residuals or streams, attention, expert_outputs)
+        residuals = residuals or streams or bool(sources)
+        want = Want(residuals, attention, expert_outputs, tuple(sources))
         ids = self.ids(text_or_ids)
+        if unrouted := set(sources) - set(self.info.moe_layers):
+            raise UsageError(
+                f"layer {min(unrouted)} does not route",
+                f"the routing layers are {', '.join(map(str, self.info.moe_layers)) or 'none'}",
+            )
         edits = self.edits(len(ids), interventions)
         cache = make_prompt_cache(self.network)
         return self.prefill(ids, cache, want, lens=lens, streams=streams, edits=edits)
@@ -167,6 +177,30 @@ class Model:
             self, ids, max_tokens, Want(residuals), lens=lens, cancel=cancel, edits=edits
         )
 
+    def continuation(
+        self,
+        text_or_ids: str | Sequence[int] | Ids,
+        max_tokens: int,
+        *,
+        until: Callable[[str], bool] = lambda text: False,
+    ) -> str:
+        """What the model writes next, greedily, as text: at most `max_tokens` tokens, ending
+        before a token that ends the text, and as soon as `until` holds of the text so far.
+
+        Raises UsageError as `trace` does.
+        """
+        written: list[int] = []
+        text = ""
+        for step in self.generate(text_or_ids, max_tokens, lens=0, residuals=False):
+            token = int(step.token_ids[0])
+            if token in self.tokenizer.eos_token_ids:
+                break
+            written.append(token)
+            text = self.tokenizer.decode(written)
+            if until(text):
+                break
+        return text
+
     def intervene(self, *interventions: Intervention) -> AbstractContextManager[None]:
         """Whatever the model does inside the block is changed by `interventions`.
 
@@ -202,6 +236,28 @@ class Model:
         caches = make_prompt_cache(self.network), make_prompt_cache(self.network)
         runs = partial(self._run, both[0]), partial(self._run, both[1])
         return kl(ids, self.vocab_size, caches, runs)
+
+    def next_logits(self, text_or_ids: str | Sequence[int] | Ids) -> Floats:
+        """float32 [V], next-token logits after the last token, of a pass that nobody watches.
+
+        Raises UsageError as `trace` does.
+        """
+        ids, cache = self.ids(text_or_ids), make_prompt_cache(self.network)
+        return next_logits(ids, cache, partial(self._run, NONE), PREFILL)
+
+    @property
+    def routes_error(self) -> str | None:
+        """Why `routes` cannot be asked of this architecture, None where it can."""
+        return self._routes.error
+
+    def routes(self, layer: int, streams: Floats) -> NDArray[np.int16]:
+        """int16 [T, k]: the experts, in ascending order, that the router of decoder layer `layer`
+        chooses for residual streams [T, H] as they stand before its norm.
+
+        Norm, router and selection are the model's own, so that of its own streams the model's
+        own choice follows. Raises ModelError where `routes_error` says why not.
+        """
+        return self._routes.experts(layer, streams)
 
     def edits(self, prompt_tokens: int, interventions: Sequence[Intervention] = ()) -> Edits:
         """What changes the passes over one sequence: the interventions of the blocks around the
@@ -251,11 +307,12 @@ class Model:
     ) -> Trace:
         """The trace of a prompt, run into `cache` in passes of at most 2,048 tokens.
 
-        Streams and attention belong to one pass: with either, the prompt runs in one.
+        Streams, sources and attention belong to one pass: with any of them, the prompt runs in
+        one.
         """
         from moetui.trace import join
 
-        step = len(ids) if streams or want.attention else PREFILL
+        step = len(ids) if streams or want.sources or want.attention else PREFILL
         read_all = len(ids) * len(self.architecture.layers) <= LENS_LIMIT
         parts = []
         for start in range(0, len(ids), step):
@@ -328,6 +385,7 @@ class Model:
             "expert_weights": np.empty((T, 0, self.info.top_k), np.float32),
         }
         streams = make_streams(host)
+        names = self._decomposition.source_names if self._decomposition else ()
         return Trace(
             model=self.info,
             tokens=tuple(self.texts.text(int(i)) for i in ids),
@@ -338,6 +396,7 @@ class Model:
             layers=np.array(self.info.moe_layers, np.int32),
             lens=lens,
             streams=streams,
+            sources=make_sources(host, names),
             **{**routing, **host},
         )
 

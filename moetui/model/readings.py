@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from moetui.model.architecture import Architecture, Site
 from moetui.model.decompose import Decomposition
 from moetui.model.records import LayerRecord, PassRecord, Want
-from moetui.trace import NO_EXPERT, Streams
+from moetui.trace import NO_EXPERT, RouterSources, Streams
 
 Array = NDArray[Any]
 
@@ -73,6 +73,11 @@ def read(
         if decomposition is not None and want.residuals:
             parts = decomposition.read(record)
             fields["router_parts"], fields["seed_parts"] = parts.parts, parts.seed_parts
+        if decomposition is not None and want.sources:
+            found = decomposition.read_sources(record, want.sources)
+            fields["sources.layers"] = mx.array(want.sources, mx.int32)
+            fields["sources.at_router"], fields["sources.parts"] = found.at_router, found.parts
+            fields["sources.logits"] = found.logits
     if want.attention:
         attention = _attention(record.layers, rows)
         if attention is not None:
@@ -88,6 +93,16 @@ def make_streams(host: dict[str, Array]) -> Streams | None:
     if "entering" not in host:
         return None
     return Streams(**{name: host.pop(name) for name in names})
+
+
+def make_sources(
+    host: dict[str, Array], names: tuple[tuple[str, int | None], ...]
+) -> RouterSources | None:
+    """Take the sources of the streams out of `host`, None when they were not read."""
+    if "sources.layers" not in host:
+        return None
+    fields = ("layers", "at_router", "parts", "logits")
+    return RouterSources(names=names, **{name: host.pop(f"sources.{name}") for name in fields})
 
 
 def _streams(record: PassRecord, sites_of: list[int]) -> dict[str, mx.array]:

@@ -10,11 +10,15 @@ import mlx.nn as nn
 
 @dataclass(frozen=True)
 class Want:
-    """What to capture besides the routing itself, which always is."""
+    """What to capture besides the routing itself, which always is.
+
+    sources: decoder layers at whose routers the stream is kept by what added to it.
+    """
 
     residuals: bool = True
     attention: bool = False
     expert_outputs: bool = False
+    sources: tuple[int, ...] = ()
 
 
 # What a layer's modules put out on the way: needed to name the parts, and large.

@@ -10,7 +10,7 @@ followed. All this is looked up once, in the probe's pass, on the host.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -45,6 +45,16 @@ class Added:
             total = mx.cumsum(self.before[:, rows], axis=0)[here]
         if self.after is not None:
             total = total + mx.cumsum(self.after[:, rows], axis=0, inclusive=False)[here]
+        assert isinstance(total, mx.array)
+        return total
+
+    def each_until(self, layer: int, rows: slice) -> mx.array:
+        """[N, T, H]: what each layer had added when the stream was at the router of `layer`."""
+        total: mx.array | float = 0.0
+        for added, reached in ((self.before, layer + 1), (self.after, layer)):
+            if added is not None:
+                there = mx.arange(added.shape[0])[:, None, None] < reached
+                total = total + mx.where(there, added[:, rows], 0)
         assert isinstance(total, mx.array)
         return total
 
@@ -121,6 +131,12 @@ class Sources:
         if DENSE in self.names:
             found[DENSE] = Added(after=mx.where(routes, 0, after))
         return found
+
+    def layers_of(self, part: str, layers: Sequence[int]) -> list[int]:
+        """Those of `layers` that may add to a part."""
+        if part == self._attention:
+            return list(layers)
+        return [layer for layer in layers if (layer in self._sites) != (part == DENSE)]
 
     def _mixed(self, record: PassRecord, like: mx.array) -> mx.array:
         nothing = mx.zeros_like(like[0])

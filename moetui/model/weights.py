@@ -52,7 +52,7 @@ def build(
         raise ModelError(f"{folder} cannot be loaded: {first_line(error)}", _UNFIT) from error
     _check_types(network, folder)
     if drawing is not None:
-        drawing.fill(network)
+        drawing.fill(network, folder)
     if float32:
         network.set_dtype(mx.float32)
     return network, config, str(stored).rpartition(".")[2]

@@ -1,15 +1,37 @@
 """Statistics that a claim about routing rests on: intervals, nulls, load. numpy and scipy only."""
 
+from moetui.stats.accuracy import PairedAccuracy, mcnemar
 from moetui.stats.bootstrap import (
     Estimator,
     Intervals,
+    document_bootstrap,
     document_intervals,
-    document_statistic,
     ratio_of_sums,
+)
+from moetui.stats.cache import CacheUse, belady, lfu, lru
+from moetui.stats.coactivation import CoActivation, co_activation, lift, marginal_preserving_null
+from moetui.stats.cold import (
+    Coldness,
+    ColdVerdicts,
+    ExpertLoad,
+    Threshold,
+    cold_experts,
+    cold_thresholds,
 )
 from moetui.stats.difference import difference, sign_flip
 from moetui.stats.divergence import kl_divergence, log_softmax
+from moetui.stats.equivalence import EquivalenceTest, equivalent
+from moetui.stats.information import (
+    DomainInformation,
+    MutualInformation,
+    domain_information,
+    expected_jensen_shannon,
+    jensen_shannon,
+    mutual_information,
+)
 from moetui.stats.load import LoadIndices, load_indices
+from moetui.stats.mantel import mantel, partial_mantel
+from moetui.stats.minimum import Minimum
 from moetui.stats.overlap import (
     central_band,
     expected_jaccard,
@@ -20,48 +42,84 @@ from moetui.stats.overlap import (
     set_overlap,
     variation_chance,
 )
-from moetui.stats.permutation import extreme_draws, permutation_p
-from moetui.stats.rate import binary_design_effect, design_effect, rate, wilson
-from moetui.stats.statistic import (
-    APPROXIMATE,
-    MIN_DOCUMENTS,
-    Statistic,
-    finite,
-    joined,
+from moetui.stats.permutation import (
+    Family,
+    benjamini_hochberg,
+    extreme_draws,
+    family_test,
+    permutation_p,
+    permutation_test,
 )
+from moetui.stats.rate import binary_design_effect, design_effect, rate, wilson
+from moetui.stats.shuffle import movable_share, token_stratified_shuffle, within_document_shuffle
+from moetui.stats.statistic import APPROXIMATE, MIN_DOCUMENTS, Statistic, finite, joined
 from moetui.stats.subsets import Subsets, fit_subsets
 
 __all__ = [
     "APPROXIMATE",
     "MIN_DOCUMENTS",
+    "CacheUse",
+    "CoActivation",
+    "ColdVerdicts",
+    "Coldness",
+    "DomainInformation",
+    "EquivalenceTest",
     "Estimator",
+    "ExpertLoad",
+    "Family",
     "Intervals",
     "LoadIndices",
+    "Minimum",
+    "MutualInformation",
+    "PairedAccuracy",
     "Statistic",
     "Subsets",
+    "Threshold",
+    "belady",
+    "benjamini_hochberg",
     "binary_design_effect",
     "central_band",
+    "co_activation",
+    "cold_experts",
+    "cold_thresholds",
     "design_effect",
     "difference",
+    "document_bootstrap",
     "document_intervals",
-    "document_statistic",
+    "domain_information",
+    "equivalent",
     "expected_jaccard",
+    "expected_jensen_shannon",
     "expected_overlap",
     "extreme_draws",
+    "family_test",
     "finite",
     "fit_subsets",
     "jaccard",
+    "jensen_shannon",
     "joined",
     "kl_divergence",
+    "lfu",
+    "lift",
     "load_indices",
     "log_softmax",
+    "lru",
+    "mantel",
+    "marginal_preserving_null",
+    "mcnemar",
     "mean_jaccard",
+    "movable_share",
+    "mutual_information",
     "overlap_chance",
+    "partial_mantel",
     "permutation_p",
+    "permutation_test",
     "rate",
     "ratio_of_sums",
     "set_overlap",
     "sign_flip",
+    "token_stratified_shuffle",
     "variation_chance",
     "wilson",
+    "within_document_shuffle",
 ]

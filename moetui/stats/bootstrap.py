@@ -86,7 +86,7 @@ def document_intervals(
     return _explained(value, low, high, draws, n_documents, seed)
 
 
-def document_statistic(
+def document_bootstrap(
     estimator: Estimator,
     n_documents: int,
     *,

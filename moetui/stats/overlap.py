@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import gammaln
 
-from moetui.stats.permutation import permutation_p
+from moetui.stats.permutation import PERMUTATIONS, permutation_p
 from moetui.stats.statistic import MIN_DOCUMENTS, Statistic
 
-PERMUTATIONS = 999
 # Sums of probabilities that should be equal differ by less.
 _ROUNDING = 1e-9
 

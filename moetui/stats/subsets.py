@@ -3,8 +3,9 @@
 The law is P(S) ∝ Π_{e ∈ S} w_e over all sets S of k out of E experts (conditional Poisson
 sampling), with the odds w fitted until every expert is a member as often as observed: of all laws
 with these frequencies the one that assumes nothing else. Sums over sets are coefficients of
-Π_e (1 + w_e x), so nothing is drawn at random. Source of the fit: Chen, Dempster and Liu,
-Weighted finite population sampling to maximize entropy, Biometrika 81 (1994).
+Π_e (1 + w_e x), so nothing is drawn at random, except where sets themselves are asked for.
+Source of the fit and of the sampler: Chen, Dempster and Liu, Weighted finite population sampling
+to maximize entropy, Biometrika 81 (1994).
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ Array = NDArray[np.float64]
 # fit may take.
 TOLERANCE, RARE = 1e-3, 1e-3
 _ITERATIONS = 2000
+# Experts whose pairs are worked out at once: bounds memory.
+_PAIRS = 64
 # Sums of shares that should be whole numbers differ from them by less.
 _ROUNDING = 1e-6
 
@@ -45,6 +48,54 @@ class Subsets:
     def inclusion(self) -> Array:
         """[L, E], how often each expert is a member."""
         return np.where(self.always, 1.0, _inclusion(self.odds, self.free))
+
+    def joint(self, layer: int = 0) -> Array:
+        """[E, E], how often each pair of experts is in one set; the diagonal is `inclusion`.
+
+        Given that i is a member, the rest is the same law on the others: k − 1 of them.
+        """
+        odds, E = self.odds[layer], self.odds.shape[1]
+        always, free = self.always[layer], int(self.free[layer])
+        member = self.inclusion()[layer]
+        found = np.empty((E, E))
+        for start in range(0, E, _PAIRS):
+            rows = np.arange(start, min(start + _PAIRS, E))
+            others = np.broadcast_to(odds, (len(rows), E)).copy()
+            others[np.arange(len(rows)), rows] = 0.0
+            left = np.where(always[rows], free, max(free - 1, 0))
+            found[rows] = np.where(always, 1.0, _inclusion(others, left)) * member[rows, None]
+        found[np.arange(E), np.arange(E)] = member
+        return (found + found.T) / 2
+
+    def sample(self, tokens: int, rng: np.random.Generator, layer: int = 0) -> NDArray[np.int64]:
+        """int [tokens, k]: independent sets of experts, each in ascending order; exact.
+
+        One expert after the other is taken with the chance that it has, given how many are still
+        wanted of those that follow: w_e · (sets of r − 1 from those after e) / (sets of r from
+        e on).
+        """
+        odds, always, k = self.odds[layer], self.always[layer], int(self.sizes[layer])
+        E, free = len(odds), int(self.free[layer])
+        after = _coefficients(odds[None, ::-1], free)[::-1, 0]
+        ids, taken = np.empty((tokens, k), np.int64), np.zeros(tokens, np.int64)
+        wanted = np.full(tokens, free)
+        for expert in range(E):
+            if always[expert]:
+                hit = np.ones(tokens, bool)
+            else:
+                chance = np.zeros(free + 1)
+                np.divide(
+                    odds[expert] * after[expert + 1, :-1],
+                    after[expert, 1:],
+                    out=chance[1:],
+                    where=after[expert, 1:] > 0,
+                )
+                hit = rng.random(tokens) < chance[wanted]
+                wanted -= hit
+            rows = np.flatnonzero(hit)
+            ids[rows, taken[rows]] = expert
+            taken[rows] += 1
+        return ids
 
     def shared(self) -> tuple[Array, ...]:
         """For every layer P(|A ∩ B| = i), i = 0 … k, of two independent sets A and B.

@@ -52,20 +52,42 @@ Text = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What can be changed, with the seed's values as defaults.
+    """What can be changed, with the seed's values as defaults; the fields say what they mean."""
 
-    layers: decoder layers to read; None means the first, the middle (n // 2) and the last of
-    those that route. contexts: word → texts that hold it. corpus_documents: how many documents
-    of the bundled evaluation corpus the corrected shares are estimated on (0: none), each cut to
-    corpus_tokens tokens.
-    """
-
-    models: Annotated[tuple[Text, ...], msgspec.Meta(min_length=1)] = ("demo",)
-    layers: Annotated[tuple[Count, ...], msgspec.Meta(min_length=1)] | None = None
-    prompts: Annotated[tuple[Text, ...], msgspec.Meta(min_length=1)] = PROMPTS
-    contexts: dict[str, tuple[Text, ...]] = msgspec.field(default_factory=lambda: dict(CONTEXTS))
-    corpus_documents: Count = 200
-    corpus_tokens: Positive = 128
+    models: Annotated[
+        tuple[Text, ...],
+        msgspec.Meta(min_length=1, description="models to run on: demo, a folder, org/name"),
+    ] = ("demo",)
+    layers: Annotated[
+        Annotated[tuple[Count, ...], msgspec.Meta(min_length=1)] | None,
+        msgspec.Meta(
+            description="decoder layers to read; null: the first, the middle (n // 2) and the last "
+            "of those that route"
+        ),
+    ] = None
+    prompts: Annotated[
+        tuple[Text, ...],
+        msgspec.Meta(
+            min_length=1,
+            description="texts whose last token the seed's ratio is read at; the corrected shares "
+            "of prompts have an interval from 20 on",
+        ),
+    ] = PROMPTS
+    contexts: Annotated[
+        dict[str, tuple[Text, ...]],
+        msgspec.Meta(description="word → texts that hold it, for context sensitivity"),
+    ] = msgspec.field(default_factory=lambda: dict(CONTEXTS))
+    corpus_documents: Annotated[
+        Count,
+        msgspec.Meta(
+            description="how many documents of the corpus the corrected shares are estimated on; "
+            "0: none. They need 100 documents or 5,000 tokens; below a tenth of that the corrected "
+            "verdict is inconclusive"
+        ),
+    ] = 200
+    corpus_tokens: Annotated[
+        Positive, msgspec.Meta(description="tokens to which each of these documents is cut")
+    ] = 128
 
 
 class AttentionRouter:

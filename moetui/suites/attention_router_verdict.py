@@ -13,11 +13,10 @@ from moetui.analyses.attention_router import (
     PartShare,
     PromptDecomposition,
 )
-from moetui.stats import Statistic, joined
+from moetui.stats import Statistic
+from moetui.stats.minimum import DECOMPOSITION, enough, warned, warning
 from moetui.suites.results import CellResult, Evidence, Verdict, Verdicts
 
-# Minimum size of a decomposition; below a tenth of both there is no verdict.
-MIN_DOCUMENTS, MIN_TOKENS = 100, 5000
 # The largest share of tokens without their router data that a verdict may rest on.
 MISSING = 0.01
 
@@ -29,8 +28,7 @@ CORRECTED_RULE = (
     "attention's share of the routers' variance across tokens, mean over the layers above 0 (as "
     "in the seed), lowest model, by its 95 % interval over documents: H1 if wholly above 0.85 (in "
     "every model), H2 if within 0.50 to 0.80, H3 if wholly below 0.50, else unclear; inconclusive "
-    f"below a tenth of {MIN_DOCUMENTS} documents or {MIN_TOKENS:,} tokens, without an interval, "
-    "or with data missing"
+    f"below a tenth of {DECOMPOSITION}, without an interval, or with data missing"
 )
 STATEMENTS = {
     "H1": "attention dominates routing (over 85 %) in every model",
@@ -153,9 +151,7 @@ def _model_share(model: str, cells: Sequence[CellResult]) -> _ModelShare:
     share = next((p.across_tokens for p in found.mean.parts if p.part == ATTENTION), None)
     if share is None or share.value is None:
         return _ModelShare(model, None, "attention's share is undefined")
-    if found.documents < MIN_DOCUMENTS and found.tokens < MIN_TOKENS:
-        small = f"below the minimum size of {MIN_DOCUMENTS} documents or {MIN_TOKENS:,} tokens"
-        share = msgspec.structs.replace(share, caveat=joined(small, share.caveat))
+    share = warned(share, DECOMPOSITION, documents=found.documents, tokens=found.tokens)
     others = tuple(part for part in found.mean.parts if part.part != ATTENTION)
     return _ModelShare(model, share, _insufficient(found, share), others)
 
@@ -169,11 +165,9 @@ def _corrected(cells: Sequence[CellResult]) -> CorrectedDecomposition | None:
 
 def _insufficient(found: CorrectedDecomposition, share: Statistic) -> str | None:
     """Why the numbers carry no verdict, None where they do."""
-    if found.documents < MIN_DOCUMENTS / 10 and found.tokens < MIN_TOKENS / 10:
-        return (
-            f"{found.documents} documents and {found.tokens} tokens; a tenth of {MIN_DOCUMENTS} "
-            f"or {MIN_TOKENS:,} is the least"
-        )
+    sizes = {"documents": found.documents, "tokens": found.tokens}
+    if enough(DECOMPOSITION, **sizes) == "inconclusive":
+        return warning(DECOMPOSITION, **sizes)
     missing = max(layer.missing_tokens for layer in found.layers)
     if missing > MISSING * (found.tokens + missing):
         return f"router data of {missing} of {found.tokens + missing} tokens are missing"

@@ -35,18 +35,6 @@ class Alone:
         return [payload]
 
 
-def launched() -> Ranks:
-    """The ranks of `mlx.launch`, where it has started this process."""
-    import os
-
-    # Set by `mlx.launch` for every backend that it knows.
-    if "MLX_RANK" not in os.environ and "OMPI_COMM_WORLD_RANK" not in os.environ:
-        return Alone()
-    from moetui.model.distributed import ranks
-
-    return ranks()
-
-
 class _Share(msgspec.Struct, frozen=True):
     """What one rank has to give: its payload, or why it has none (message, hint)."""
 

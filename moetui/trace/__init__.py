@@ -23,7 +23,15 @@ from moetui.trace.interventions import (
 from moetui.trace.join import join
 from moetui.trace.lenses import TunedLens, WordReadout
 from moetui.trace.shares import Shares
-from moetui.trace.types import NO_EXPERT, LensReadout, ModelInfo, Streams, TokenKind, Trace
+from moetui.trace.types import (
+    NO_EXPERT,
+    LensReadout,
+    ModelInfo,
+    RouterSources,
+    Streams,
+    TokenKind,
+    Trace,
+)
 
 __all__ = [
     "NO_EXPERT",
@@ -47,6 +55,7 @@ __all__ = [
     "Prompt",
     "Recording",
     "Remap",
+    "RouterSources",
     "ScalePart",
     "Shares",
     "Snapshot",

@@ -1,12 +1,12 @@
-"""What causal analyses may ask of a model: forward passes, with and without interventions."""
+"""What analyses may ask of a model: forward passes, with and without interventions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from moetui.trace.interventions import Intervention
-from moetui.trace.types import Floats, Ints, ModelInfo, Trace
+from moetui.trace.types import ExpertIds, Floats, Ints, ModelInfo, Trace
 
 Prompt = str | Sequence[int] | Ints
 
@@ -21,10 +21,41 @@ class Forward(Protocol):
     def token_text(self, token_id: int) -> str:
         """Readable text of one token."""
 
+    def tokenize(self, text: str) -> Ints:
+        """Token ids of `text`, int32 [T]."""
+
     def trace(
-        self, text_or_ids: Prompt, *, lens: int = 5, interventions: Sequence[Intervention] = ()
+        self,
+        text_or_ids: Prompt,
+        *,
+        lens: int = 5,
+        residuals: bool = True,
+        streams: bool = False,
+        sources: Sequence[int] = (),
+        interventions: Sequence[Intervention] = (),
     ) -> Trace:
-        """One forward pass and what it did."""
+        """One forward pass and what it did; options as of `moetui.model.Model.trace`."""
+
+    def continuation(
+        self,
+        text_or_ids: Prompt,
+        max_tokens: int,
+        *,
+        until: Callable[[str], bool] = lambda text: False,
+    ) -> str:
+        """What the model writes next, greedily: at most `max_tokens` tokens, ending before a
+        token that ends the text, and as soon as `until` holds of what is written so far."""
+
+    def next_logits(self, text_or_ids: Prompt) -> Floats:
+        """float32 [V], next-token logits after the last token, of a pass that nobody watches."""
+
+    @property
+    def routes_error(self) -> str | None:
+        """Why `routes` cannot be asked of this model, None where it can."""
+
+    def routes(self, layer: int, streams: Floats) -> ExpertIds:
+        """int16 [T, k]: the experts, in ascending order, that the router of decoder layer `layer`
+        chooses for residual streams [T, H] as they stand before its norm."""
 
     def nll(self, text_or_ids: Prompt, interventions: Sequence[Intervention] = ()) -> Floats:
         """float32 [T - 1], -ln P(token t | tokens before it) in nats, for t = 1 … T - 1."""

@@ -14,8 +14,8 @@ def join(traces: Sequence[Trace]) -> Trace:
     """The rows of `traces` in order, as one trace of the same model.
 
     A field that is missing from one is missing from the whole, but for the lens, which names the
-    positions that were read. Streams and attention, whose shapes depend on where a row stands,
-    are left out.
+    positions that were read. Streams and their sources, and attention, whose shape depends on
+    where a row stands, are left out.
     """
     first, last = traces[0], traces[-1]
     return replace(
@@ -33,6 +33,7 @@ def join(traces: Sequence[Trace]) -> Trace:
         seed_parts=_joined([t.seed_parts for t in traces]),
         lens=_joined_lens(traces),
         streams=None,
+        sources=None,
         attention=None,
         expert_outputs=_joined([t.expert_outputs for t in traces]),
     )

@@ -117,6 +117,26 @@ class Streams:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
+class RouterSources:
+    """What makes up the stream at some routers, kept only on request (`sources=(layer, …)`).
+
+    layers: int32 [R], the decoder layers asked about.
+    at_router: float32 [T, R, H], the stream there, before the norm.
+    parts: float32 [T, R, P, H], what each part had added to it by then; they sum to it. P of the
+        model's `part_names`, in their order: the static bias is no part of the stream.
+    names: [S], (part, decoder layer that added it; None where no layer did).
+    logits: float32 [T, R, S, E], the router logits split by these, the norm's scale frozen; over
+        the sources of a part they sum to its `router_parts`. 0 for what comes after the router.
+    """
+
+    layers: Ints
+    at_router: Floats
+    parts: Floats
+    names: tuple[tuple[str, int | None], ...]
+    logits: Floats
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Trace:
     """What a model did with T tokens: one real forward pass, read by taps, in host memory.
 
@@ -140,6 +160,7 @@ class Trace:
     attention: float32 [N, heads, T, T], the probability that a row gives to each position; NaN
         where a layer has no attention over tokens, or fewer heads than the widest.
     interventions: what the pass was made to do differently, one line each (`describe`), in order.
+    sources: the streams at some routers by what added to them; None where not captured.
     expert_outputs: float32 [T, L, k, H'], each selected expert's output before weighting, in the
         width in which the experts work (H, unless the block projects their sum afterwards).
     """
@@ -159,6 +180,7 @@ class Trace:
     seed_parts: Floats | None = None
     lens: LensReadout | None = None
     streams: Streams | None = None
+    sources: RouterSources | None = None
     attention: Floats | None = None
     expert_outputs: Floats | None = None
     interventions: tuple[str, ...] = ()
@@ -225,6 +247,7 @@ class Trace:
             seed_parts=_cut(self.seed_parts, cut),
             lens=_cut_lens(self.lens, start, stop),
             streams=None,
+            sources=None,
             attention=None,
             expert_outputs=_cut(self.expert_outputs, cut),
         )

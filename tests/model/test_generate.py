@@ -68,6 +68,27 @@ def test_cached_decoding_shows_what_a_full_forward_shows(model_of: ModelOf, name
     np.testing.assert_allclose(stepwise.lens.logprobs, whole.lens.logprobs, atol=2e-3)
 
 
+def test_a_continuation_is_the_text_of_mlx_lms_greedy_tokens(demo: Model) -> None:
+    for prompt in PROMPTS:
+        ids = plain_generation(demo, demo.tokenize(prompt).tolist(), 12)
+        assert demo.continuation(prompt, 12) == demo.tokenizer.decode(ids)
+
+
+def test_a_continuation_ends_as_soon_as_it_may(demo: Model) -> None:
+    whole = demo.continuation("The capital of France is", 12)
+    ended = demo.continuation("The capital of France is", 12, until=lambda text: "." in text)
+    assert ended == whole[: whole.index(".") + 1] == " Paris."
+
+
+def test_a_token_that_ends_the_text_is_no_part_of_the_continuation(
+    demo: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The full stop after "Paris", declared to end the text.
+    stop = demo.tokenize(" Paris.").tolist()[-1]
+    monkeypatch.setattr(demo.tokenizer, "_eos_token_ids", {stop})
+    assert demo.continuation("The capital of France is", 12) == " Paris"
+
+
 def test_each_row_predicts_the_token_that_follows(demo: Model) -> None:
     steps = list(demo.generate("5 + 3 =", 10))
     for one, following in pairwise(steps):

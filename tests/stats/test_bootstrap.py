@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from moetui.stats import document_intervals, document_statistic, ratio_of_sums
+from moetui.stats import document_bootstrap, document_intervals, ratio_of_sums
 from moetui.stats.bootstrap import multiplicities
 
 
@@ -15,7 +15,7 @@ def clustered(rng, documents, mean=0.2, spread=8.0):
 
 def test_interval_equals_scipys_own_bootstrap_of_the_same_ratio():
     hits, tokens = clustered(np.random.default_rng(3), 150)
-    ours = document_statistic(ratio_of_sums(hits, tokens), 150, seed=5)
+    ours = document_bootstrap(ratio_of_sums(hits, tokens), 150, seed=5)
 
     def ratio(y, n, axis):
         return y.sum(axis=axis) / n.sum(axis=axis)
@@ -62,7 +62,7 @@ def test_multiplicities_count_draws():
 )
 def test_few_documents_give_no_interval_and_some_an_approximate_one(documents, interval, words):
     hits, tokens = clustered(np.random.default_rng(0), documents)
-    found = document_statistic(ratio_of_sums(hits, tokens), documents, seed=0)
+    found = document_bootstrap(ratio_of_sums(hits, tokens), documents, seed=0)
     assert (found.ci_low is not None) == interval == (found.ci_high is not None)
     assert words in (found.caveat or "")
     if not words:
@@ -70,7 +70,7 @@ def test_few_documents_give_no_interval_and_some_an_approximate_one(documents, i
 
 
 def test_documents_that_all_agree_give_no_interval_instead_of_nan():
-    found = document_statistic(ratio_of_sums(np.full(40, 3), np.full(40, 30)), 40, seed=0)
+    found = document_bootstrap(ratio_of_sums(np.full(40, 3), np.full(40, 30)), 40, seed=0)
     assert found.value == pytest.approx(0.1)
     assert found.ci_low is None and found.ci_high is None
     assert "same value" in found.caveat
@@ -79,7 +79,7 @@ def test_documents_that_all_agree_give_no_interval_instead_of_nan():
 def test_an_estimator_that_is_undefined_on_some_resamples_gives_no_interval():
     tokens = np.zeros(30)
     tokens[0] = 10.0  # a resample without document 0 is 0/0
-    found = document_statistic(ratio_of_sums(tokens / 2, tokens), 30, seed=0)
+    found = document_bootstrap(ratio_of_sums(tokens / 2, tokens), 30, seed=0)
     assert found.value == pytest.approx(0.5)
     assert found.ci_low is None and "undefined" in found.caveat
 
@@ -88,7 +88,7 @@ def test_where_bca_is_undefined_the_percentile_interval_says_so():
     def distinct(weights):  # every resample misses documents, so none reaches the estimate
         return (weights > 0).sum(axis=-1).astype(float)
 
-    found = document_statistic(distinct, 40, seed=0)
+    found = document_bootstrap(distinct, 40, seed=0)
     assert found.value == 40.0
     assert found.ci_low < found.ci_high < 40.0
     assert "percentile" in found.caveat and "approximate" in found.caveat
@@ -96,7 +96,7 @@ def test_where_bca_is_undefined_the_percentile_interval_says_so():
 
 def test_fewer_than_a_thousand_resamples_are_refused():
     with pytest.raises(ValueError, match="1,000"):
-        document_statistic(ratio_of_sums([1], [2]), 1, seed=0, resamples=999)
+        document_bootstrap(ratio_of_sums([1], [2]), 1, seed=0, resamples=999)
 
 
 def test_intervals_cover_the_truth_in_95_percent_of_clustered_samples():
@@ -104,7 +104,7 @@ def test_intervals_cover_the_truth_in_95_percent_of_clustered_samples():
     runs, truth, covered, token_covered = 800, 0.2, 0, 0
     for run in range(runs):
         hits, tokens = clustered(rng, 120, mean=truth)
-        found = document_statistic(ratio_of_sums(hits, tokens), 120, seed=run)
+        found = document_bootstrap(ratio_of_sums(hits, tokens), 120, seed=run)
         covered += found.ci_low <= truth <= found.ci_high
         # What a bootstrap over tokens would have claimed: far too narrow.
         r, n = hits.sum() / tokens.sum(), tokens.sum()

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from moetui.stats import Statistic, difference, document_statistic, sign_flip, wilson
+from moetui.stats import Statistic, difference, document_bootstrap, sign_flip, wilson
 
 
 def statistic(value, low=None, high=None, **more):
@@ -53,7 +53,7 @@ def test_differences_of_bootstrapped_means_are_covered():
             def estimate(w, x=x):
                 return w @ x / w.sum(axis=-1)
 
-            pair.append(document_statistic(estimate, 120, seed=run))
+            pair.append(document_bootstrap(estimate, 120, seed=run))
         found = difference(*pair)
         covered += found.ci_low <= 0.3 <= found.ci_high
     assert 0.92 <= covered / runs <= 0.98

@@ -20,7 +20,7 @@ def test_two_ranks_find_what_one_process_finds(tmp_path):
     together.mkdir()
     expected = finish(alone, *SUITES)
     launch = Path(sys.executable).with_name("mlx.launch")
-    assert launch.exists() and shutil.which("ssh") is None or launch.exists()
+    assert (launch.exists() and shutil.which("ssh") is None) or launch.exists()
     subprocess.run(
         [launch, "-n", "2", "--cwd", together, sys.executable, "-m", "moetui", "batch", *SUITES,
          "-o", "result.json"],

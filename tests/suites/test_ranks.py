@@ -6,7 +6,7 @@ import pytest
 
 from moetui.errors import ModelError, RunFailedError
 from moetui.suites import result_json, run_prepared
-from moetui.suites.ranks import Alone, launched, shared
+from moetui.suites.ranks import Alone, shared
 from tests.suites.test_runner import TEXTS, timeless
 from tests.suites.toy import ToyModel, ToyModels, ToySuite
 
@@ -102,9 +102,7 @@ def test_defects_are_shared_as_errors_too():
     assert isinstance(second, RunFailedError) and "rank 0: ZeroDivisionError" in second.message
 
 
-def test_one_process_needs_no_group(monkeypatch):
-    monkeypatch.delenv("MLX_RANK", raising=False)
-    assert isinstance(launched(), Alone)
+def test_one_process_needs_no_group():
     assert Alone().gather(b"x") == [b"x"]
     result = run_prepared(ToySuite(["a"], TEXTS), source=ToyModels(a=ToyModel("a")))
     assert result_json(result).endswith(b"\n")

@@ -55,7 +55,7 @@ async def test_wide_panes_split_prompt_and_generation():
 
 async def test_from_twenty_prompts_on_verdicts_follow():
     pane = ColdExpertsPane()
-    shown = moment(20, N=2, E=8, k=2)
+    shown = moment(60, N=2, E=8, k=2)
     async with staged(pane, moment=shown) as (_, pilot):
         for _ in range(100):
             if pane.view.high is not None:
@@ -66,7 +66,7 @@ async def test_from_twenty_prompts_on_verdicts_follow():
         assert f"{pane.view.pooled.cold[0]} ?{pane.view.pooled.undecided[0]}" in line_of(
             pane, "all"
         )
-        assert "approximate intervals: 20 prompts" in rows(pane)[0]
+        assert "approximate intervals: 60 prompts" in rows(pane)[0]
         assert "≤" in rows(pane)[-2]
 
 

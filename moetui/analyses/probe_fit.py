@@ -1,0 +1,231 @@
+"""Linear probes scored on prompts that share neither wording nor numbers with their training.
+
+A probe that has seen a wording may remember it: with a few words that mark a class, any labels
+can be learned from them (the control task of arXiv 1909.03368). So a prompt is scored by a probe
+that was trained without its template, whose words that name an operation are in no other, and
+without its operands.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+from msgspec.structs import replace
+from numpy.typing import NDArray
+
+from moetui.stats import Statistic, document_statistic, joined, permutation_p, rate, ratio_of_sums
+
+Numbers = NDArray[np.float64]
+Labels = NDArray[np.int64]
+Split = tuple[NDArray[np.intp], NDArray[np.intp]]
+
+OPERAND_GROUPS = 4
+MAX_ITERATIONS = 300
+PERMUTATIONS = 9999
+CONTROLS = 20
+
+CHANCE = "chance = operations dealt out anew among the wordings of each template"
+CLUSTERS = "a wording (operation in a template) is one document"
+
+
+@dataclass(frozen=True, eq=False)
+class Items:
+    """n prompts as integers: labels [n] (0 … K-1), templates [n], operands [n], K classes."""
+
+    labels: Labels
+    templates: Labels
+    operands: Labels
+    classes: int
+
+    @property
+    def wordings(self) -> Labels:
+        """[n], the wording of each prompt: one operation in one template."""
+        return self.templates * self.classes + self.labels
+
+    def chosen(self, keep: NDArray[np.bool_]) -> Items:
+        """The prompts of `keep`."""
+        return Items(self.labels[keep], self.templates[keep], self.operands[keep], self.classes)
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """labels: [n], each by a probe that did not see it. fits, not_converged: how many probes were
+    trained, and how many of them reached the limit of iterations."""
+
+    labels: Labels
+    fits: int
+    not_converged: int
+
+
+@dataclass(frozen=True, eq=False)
+class Controls:
+    """accuracies: float64 [20], reached in the control task; fits, not_converged: as above."""
+
+    accuracies: Numbers
+    fits: int
+    not_converged: int
+
+
+def linear_probe() -> Any:
+    """The probe: standardised features, multinomial logistic regression with an L2 penalty."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=MAX_ITERATIONS))
+
+
+def fitted(features: Numbers, labels: Labels) -> tuple[Any, bool]:
+    """A probe trained on features [n, width], and whether its training converged."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    probe = linear_probe()
+    with warnings.catch_warnings(record=True) as raised:
+        warnings.simplefilter("always", ConvergenceWarning)
+        probe.fit(features, labels)
+    return probe, not any(issubclass(one.category, ConvergenceWarning) for one in raised)
+
+
+def operand_folds(items: Items, *, seed: int, groups: int = OPERAND_GROUPS) -> Labels:
+    """[n], the fold of each prompt: prompts with the same operands are in the same one."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    groups = min(groups, len(np.unique(items.operands)))
+    folds = StratifiedGroupKFold(groups, shuffle=True, random_state=seed)
+    fold = np.zeros(len(items.labels), np.int64)
+    for index, (_, test) in enumerate(folds.split(items.labels, items.labels, items.operands)):
+        fold[test] = index
+    return fold
+
+
+def unseen(items: Items, folds: Labels) -> Iterator[Split]:
+    """Train and test indices: the tested share neither template nor operands with the trained."""
+    for template in np.unique(items.templates):
+        for fold in np.unique(folds):
+            same, held = items.templates == template, folds == fold
+            yield np.flatnonzero(~same & ~held), np.flatnonzero(same & held)
+
+
+def seen(folds: Labels) -> Iterator[Split]:
+    """Train and test indices: operands are held out, every wording is in both."""
+    for fold in np.unique(folds):
+        yield np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+
+
+def predict(features: Numbers, labels: Labels, splits: Iterator[Split]) -> Predictions:
+    """Every prompt's label by a probe trained on the other side of its split."""
+    found = np.full(len(labels), -1)
+    fits = not_converged = 0
+    for train, test in splits:
+        probe, converged = fitted(features[train], labels[train])
+        found[test] = probe.predict(features[test])
+        fits += 1
+        not_converged += not converged
+    return Predictions(found, fits, not_converged)
+
+
+def accuracy(items: Items, predicted: Labels, *, seed: int, caveat: str | None = None) -> Statistic:
+    """Share of right predictions, interval over wordings, null and p by `CHANCE`.
+
+    Wordings are the unit, not prompts: a probe is right or wrong about a wording as a whole.
+    """
+    hits, sizes = _by_wording(items, predicted == items.labels)
+    found = rate(hits, sizes, seed=seed)
+    null = _relabelled(items, predicted, np.random.default_rng(seed))
+    low, high = np.quantile(null, [0.025, 0.975])
+    assert found.value is not None
+    return replace(
+        found,
+        null_mean=float(null.mean()),
+        null_low=float(low),
+        null_high=float(high),
+        p=permutation_p(found.value, null),
+        caveat=joined(caveat, CLUSTERS, found.caveat, CHANCE),
+    )
+
+
+def gain(items: Items, predicted: Labels, baseline: Labels, *, seed: int) -> Statistic:
+    """Accuracy less that of a baseline on the same prompts, interval over wordings."""
+    right = (predicted == items.labels).astype(float) - (baseline == items.labels)
+    sums, sizes = _by_wording(items, right)
+    found = document_statistic(
+        ratio_of_sums(sums, sizes), len(sums), seed=seed, n_tokens=len(items.labels)
+    )
+    return replace(found, caveat=joined(CLUSTERS, found.caveat))
+
+
+def controls(features: Numbers, items: Items, folds: Labels, *, seed: int) -> Controls:
+    """What a probe reaches in the control task.
+
+    Every wording is given a random label, each label once in every template as in truth; what a
+    probe reaches here it reaches by remembering wordings.
+    """
+    rng = np.random.default_rng(seed)
+    templates, of = np.unique(items.templates, return_inverse=True)
+    reached = np.zeros(CONTROLS)
+    fits = not_converged = 0
+    for draw in range(CONTROLS):
+        dealt = rng.permuted(np.tile(np.arange(items.classes), (len(templates), 1)), axis=1)
+        labels = dealt[of, items.labels]
+        found = predict(features, labels, seen(folds))
+        reached[draw] = (found.labels == labels).mean()
+        fits += found.fits
+        not_converged += found.not_converged
+    return Controls(reached, fits, not_converged)
+
+
+def against_controls(
+    items: Items, predicted: Labels, reached: Numbers, *, seed: int
+) -> tuple[Statistic, Statistic]:
+    """Accuracy where wordings were seen with the control task as null, and the selectivity."""
+    hits, sizes = _by_wording(items, predicted == items.labels)
+    found = rate(hits, sizes, seed=seed)
+    assert found.value is not None
+    low, high = (float(q) for q in np.quantile(reached, [0.025, 0.975]))
+    mean = float(reached.mean())
+    told = f"null = control task, {CONTROLS} draws of a random label for every wording"
+    seen_accuracy = replace(
+        found,
+        null_mean=mean,
+        null_low=low,
+        null_high=high,
+        p=permutation_p(found.value, reached),
+        caveat=joined(CLUSTERS, found.caveat, told),
+    )
+    selectivity = Statistic(
+        value=found.value - mean,
+        ci_low=found.value - high,
+        ci_high=found.value - low,
+        n_tokens=len(items.labels),
+        n_documents=len(hits),
+        seed=seed,
+        caveat="accuracy − control accuracy; interval: the central 95 % of the control draws",
+    )
+    return seen_accuracy, selectivity
+
+
+def _by_wording(items: Items, values: NDArray[Any]) -> tuple[Numbers, Numbers]:
+    """Sums of values [n] by wording, and how many prompts each has."""
+    _, of = np.unique(items.wordings, return_inverse=True)
+    sums: Numbers = np.bincount(of, values.astype(float)).astype(float)
+    return sums, np.bincount(of).astype(float)
+
+
+def _relabelled(items: Items, predicted: Labels, rng: np.random.Generator) -> Numbers:
+    """Accuracies [m] when in every template the operations are dealt out anew, whole wordings at
+    a time: what is true of a template's words alone says nothing about the labels."""
+    K = items.classes
+    orders = np.array(list(permutations(range(K))))
+    templates, of = np.unique(items.templates, return_inverse=True)
+    told = np.zeros((len(templates), K, K))
+    np.add.at(told, (of, items.labels, predicted), 1)
+    # [templates, K!]: right predictions under each way of dealing.
+    right = told[:, np.arange(K), orders].sum(axis=-1)
+    drawn = rng.integers(0, len(orders), (PERMUTATIONS, len(templates)))
+    hits: Numbers = right[np.arange(len(templates)), drawn].sum(axis=1)
+    return hits / len(items.labels)
