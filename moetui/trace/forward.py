@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from moetui.trace.interventions import Intervention
+from moetui.trace.lenses import TunedLens, WordReadout
 from moetui.trace.types import ExpertIds, Floats, Ints, ModelInfo, Trace
 
 Prompt = str | Sequence[int] | Ints
@@ -23,6 +24,25 @@ class Forward(Protocol):
 
     def tokenize(self, text: str) -> Ints:
         """Token ids of `text`, int32 [T]."""
+
+    def token_id(self, text: str) -> int | None:
+        """The token that reads exactly as `text`, None where no single one does."""
+
+    def read_words(
+        self,
+        text_or_ids: Prompt,
+        token_ids: Sequence[int] | Ints,
+        *,
+        positions: Sequence[int] | None = None,
+        tuned: TunedLens | None = None,
+    ) -> WordReadout:
+        """What the lens gives to `token_ids` after every layer, at `positions` (default: all),
+        raw or through the translators of `tuned`."""
+
+    def fit_tuned_lens(
+        self, documents: Sequence[Prompt], held_out: Sequence[Prompt], *, seed: int
+    ) -> TunedLens:
+        """Translators fitted to `documents`, each stopped by what helps on `held_out`."""
 
     def trace(
         self,
