@@ -18,6 +18,7 @@ Numbers = NDArray[np.float64]
 
 PERMUTATIONS = 2999
 WITHIN = "null: tasks permuted among the prompts of the same template and operands"
+NO_WORD = "a task has no word that is a single token and not said by the prompt"
 ACROSS = "null: tasks permuted over prompts of the same template"
 
 
@@ -149,6 +150,8 @@ def adjusted(found: Sequence[Statistic]) -> tuple[Statistic, ...]:
 def _with_null(found: Statistic, null: Numbers | None, of: Labels, tail: Tail) -> Statistic:
     if null is None or found.value is None:
         return found
+    if not np.isfinite(null).all():
+        return Statistic(n_tokens=found.n_tokens, n_documents=found.n_documents, caveat=NO_WORD)
     low, high = np.quantile(null, [0.025, 0.975])
     return msgspec.structs.replace(
         found,

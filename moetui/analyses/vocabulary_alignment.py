@@ -29,10 +29,12 @@ from moetui.analyses.task_labels import (
 )
 from moetui.analyses.task_words import Prompt, TaskWords
 from moetui.analyses.vocabulary_reading import LensScores, VocabularyRows
-from moetui.stats import Statistic, joined
+from moetui.stats import Statistic, finite, joined
 
 Numbers = NDArray[np.float64]
 LensName = Literal["raw", "tuned"]
+# By layer; None where no form of the task's words is left.
+Values = tuple[float | None, ...]
 
 SEED_DEFINITION = (
     "largest probability, by the logit lens at the last token, of any of the task's words exactly "
@@ -80,12 +82,12 @@ class PromptRow(msgspec.Struct, frozen=True, kw_only=True):
     task: str
     template: str
     cluster: str
-    seed: tuple[float, ...]
-    probability: tuple[float, ...]
-    log_odds: tuple[float, ...]
-    specificity: tuple[float, ...]
-    tuned_probability: tuple[float, ...]
-    tuned_specificity: tuple[float, ...]
+    seed: Values
+    probability: Values
+    log_odds: Values
+    specificity: Values
+    tuned_probability: Values
+    tuned_specificity: Values
 
 
 class PromptSetAlignment(msgspec.Struct, frozen=True, kw_only=True):
@@ -209,5 +211,6 @@ def _own(scores: LensScores, of: Labels) -> tuple[Numbers, Numbers, Numbers]:
     )
 
 
-def _rounded(values: Numbers) -> tuple[float, ...]:
-    return tuple(float(f"{value:.{_DIGITS}g}") for value in values.tolist())
+def _rounded(values: Numbers) -> Values:
+    known = (finite(value) for value in values.tolist())
+    return tuple(None if value is None else float(f"{value:.{_DIGITS}g}") for value in known)
