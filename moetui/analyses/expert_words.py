@@ -183,7 +183,7 @@ def expert_words(
     T, L, E = rows.weights.shape
     weights = _standardised(rows.weights.reshape(T, L * E)).reshape(T, L, E)
     words = _standardised(rows.log_odds)
-    testable = np.asarray(weights.any(0) & words.any(0)[:, None], bool)
+    testable: NDArray[np.bool_] = np.logical_and(weights.any(0), words.any(0)[:, None])
     tests = int(testable.sum())
     m, by_maximum = _plan(tests)
     rho = np.einsum("tl,tle->le", words, weights)
