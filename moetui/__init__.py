@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from moetui.analyses.virtual_router import VirtualExpertRouter
     from moetui.errors import MoetuiError
     from moetui.model import Model, load
     from moetui.suites import run_suite
@@ -42,6 +43,7 @@ _WHERE = {
     "open_trace": "moetui.trace",
     "run_suite": "moetui.suites",
     "MoetuiError": "moetui.errors",
+    "VirtualExpertRouter": "moetui.analyses.virtual_router",
     # Interventions: what a pass is made to do differently.
     "AddLogits": "moetui.trace",
     "AddToPart": "moetui.trace",
@@ -71,6 +73,7 @@ __all__ = [
     "ScalePart",
     "TopK",
     "Trace",
+    "VirtualExpertRouter",
     "__version__",
     "load",
     "open_trace",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from moetui.errors import ModelError
-from moetui.trace import NO_EXPERT, Forward, ModelInfo, Trace
+from moetui.trace import NO_EXPERT, Forward, ModelInfo, Streams, Trace
 from moetui.trace.types import ExpertIds, Floats, Ints
 
 # The seed's depths: layers 4 and 8 of 16.
@@ -67,6 +67,16 @@ def read_features(
     return joined_features(rows)
 
 
+def last_hidden(model: Forward, prompt: str, layer: int) -> Floats:
+    """float32 [H], the residual stream of the last token as `layer` hands it on.
+
+    Raises ModelError where the residual stream is not one vector a token.
+    """
+    trace = model.trace(prompt, lens=0, residuals=False, streams=True)
+    hidden: Floats = _streams(trace).leaving[-1, layer]
+    return hidden
+
+
 def joined_features(parts: Sequence[ProbeFeatures]) -> ProbeFeatures:
     """The prompts of all `parts` of one model, in order."""
     width = max(part.token_ids.shape[1] for part in parts)
@@ -106,13 +116,7 @@ def router_logits(features: ProbeFeatures, index: int) -> Floats:
 
 
 def _row(trace: Trace, layers: Sequence[int]) -> ProbeFeatures:
-    streams = trace.streams
-    assert streams is not None
-    if len(streams.leaving) != len(trace):
-        raise ModelError(
-            f"the residual stream of {trace.model.name} is not one vector a token",
-            "its router and its answers can be read all the same",
-        )
+    streams = _streams(trace)
     routing, at = _routing(trace.model, layers)
     return ProbeFeatures(
         layers=np.array(layers, np.int32),
@@ -123,6 +127,16 @@ def _row(trace: Trace, layers: Sequence[int]) -> ProbeFeatures:
         router_logits=trace.router_logits[-1:, at],
         expert_ids=trace.expert_ids[-1:, at],
     )
+
+
+def _streams(trace: Trace) -> Streams:
+    streams = trace.streams
+    if streams is None or len(streams.leaving) != len(trace):
+        raise ModelError(
+            f"the residual stream of {trace.model.name} is not one vector a token",
+            "its router and its answers can be read all the same",
+        )
+    return streams
 
 
 def _routing(info: ModelInfo, layers: Sequence[int]) -> tuple[list[int], list[int]]:

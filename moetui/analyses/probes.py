@@ -20,13 +20,16 @@ from moetui.analyses.probe_features import (
     token_counts,
 )
 from moetui.analyses.probe_fit import (
+    Chance,
     Items,
     Labels,
     Predictions,
     accuracy,
     against_controls,
+    chances,
     controls,
     gain,
+    one_thread,
     operand_folds,
     predict,
     seen,
@@ -35,11 +38,10 @@ from moetui.analyses.probe_fit import (
 from moetui.analyses.seed_probe import DEFINITION, SeedProbe, seed_probe
 from moetui.analyses.task_prompts import TASKS, Task, TaskPrompt
 from moetui.stats import Statistic
+from moetui.stats.minimum import PROBE, enough, warning
 from moetui.trace import ModelInfo
 
 Numbers = NDArray[np.float64]
-
-MIN_PER_CLASS, MIN_TEMPLATES = 100, 5
 
 RESIDUAL = "residual stream"
 CHOSEN = "chosen experts"
@@ -122,6 +124,8 @@ def probes(
     """
     coded = coded_items(items)
     reason = _too_few(coded)
+    with one_thread():
+        found = () if reason else _all_probes(items, coded, features, seed)
     return Probes(
         seed_definition=DEFINITION,
         seed=tuple(
@@ -135,7 +139,7 @@ def probes(
         ),
         prompts=tuple(items),
         most_frequent=_most_frequent(coded, seed=seed),
-        probes=() if reason else _all_probes(items, coded, features, seed),
+        probes=found,
         no_routing=None if info.is_moe else _why_no_routing(info),
         verdict="inconclusive" if reason else "measured",
         reason=reason,
@@ -204,6 +208,7 @@ class _Reading:
         found = predicted or predict(X, coded.labels, unseen(coded, folds))
         familiar = predict(X, coded.labels, seen(folds))
         reached = controls(X, coded, folds, seed=seed)
+        chance, of_words = chances(X, coded, unseen(coded, folds), self._without_symbol, seed=seed)
         seen_accuracy, selectivity = against_controls(
             coded, familiar.labels, reached.accuracies, seed=seed
         )
@@ -211,8 +216,8 @@ class _Reading:
             features=name,
             layer=layer,
             width=X.shape[1],
-            unseen=accuracy(coded, found.labels, seed=seed),
-            without_symbol=self._of_words(found.labels),
+            unseen=accuracy(coded, found.labels, chance, seed=seed),
+            without_symbol=self._of_words(found.labels, of_words),
             seen=seen_accuracy,
             selectivity=selectivity,
             gain=None
@@ -224,11 +229,11 @@ class _Reading:
             not_converged=found.not_converged + familiar.not_converged + reached.not_converged,
         )
 
-    def _of_words(self, predicted: Labels) -> Statistic | None:
+    def _of_words(self, predicted: Labels, chance: Chance) -> Statistic | None:
         keep = self._without_symbol
         if not keep.any() or keep.all():
             return None
-        return accuracy(self._coded.chosen(keep), predicted[keep], seed=self._seed)
+        return accuracy(self._coded.chosen(keep), predicted[keep], chance, seed=self._seed)
 
     def _by_wording(self, predicted: Labels) -> tuple[WordingScore, ...]:
         hits: dict[tuple[str, Task], list[bool]] = {}
@@ -256,27 +261,20 @@ def _why_no_routing(info: ModelInfo) -> str:
     return info.routing_error or f"no router: {info.name} is a dense model"
 
 
-def _sizes(coded: Items) -> tuple[int, int, int]:
-    """The smallest class, templates, pairs of operands."""
+def _sizes(coded: Items) -> dict[str, float]:
     smallest = int(np.bincount(coded.labels, minlength=coded.classes).min())
-    return smallest, len(np.unique(coded.templates)), len(np.unique(coded.operands))
+    return {"items_per_class": smallest, "templates": len(np.unique(coded.templates))}
 
 
 def _too_few(coded: Items) -> str | None:
-    smallest, templates, operands = _sizes(coded)
-    if smallest < MIN_PER_CLASS // 10 or templates < 2 or operands < 2:
-        return (
-            f"{smallest} prompts an operation, {templates} templates and {operands} pairs of "
-            f"operands; {MIN_PER_CLASS // 10}, 2 and 2 needed"
-        )
+    sizes, operands = _sizes(coded), len(np.unique(coded.operands))
+    if sizes["templates"] < 2 or operands < 2:
+        return "one template, or one pair of operands: nothing can be held out"
+    if enough(PROBE, **sizes) == "inconclusive":
+        return warning(PROBE, **sizes)
     return None
 
 
 def _warnings(coded: Items) -> tuple[str, ...]:
-    smallest, templates, _ = _sizes(coded)
-    if smallest >= MIN_PER_CLASS and templates >= MIN_TEMPLATES:
-        return ()
-    return (
-        f"{smallest} prompts an operation and {templates} templates: {MIN_PER_CLASS} and "
-        f"{MIN_TEMPLATES} are the least for a finding",
-    )
+    told = warning(PROBE, **_sizes(coded))
+    return () if told is None else (told,)

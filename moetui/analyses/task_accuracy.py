@@ -13,15 +13,24 @@ import msgspec
 import numpy as np
 
 from moetui.analyses.task_prompts import TASKS, Task, TaskPrompt
-from moetui.stats import MIN_DOCUMENTS, Statistic, joined, permutation_p, wilson
+from moetui.stats import (
+    MIN_DOCUMENTS,
+    PairedAccuracy,
+    Statistic,
+    joined,
+    mcnemar,
+    permutation_p,
+    wilson,
+)
+from moetui.stats.minimum import ACCURACY_PAIRS, enough, warning
 from moetui.trace import Forward
 
 PERMUTATIONS = 9999
+# At which two models are said to differ.
+LEVEL = 0.05
 # Tokens that the seed's prompts are continued by; the others end with their number.
 SEED_TOKENS = 10
 MAX_TOKENS = 16
-# Paired items with which a difference of 10 points is found (power .8 at .05), and a tenth of it.
-MIN_ITEMS, TOO_FEW_ITEMS = 155, 16
 
 SEED_DEFINITION = (
     f"the answer's digits occur anywhere in the {SEED_TOKENS} greedy tokens after the prompt; the "
@@ -81,21 +90,16 @@ class TaskAccuracy(msgspec.Struct, frozen=True, kw_only=True, tag="task_accuracy
     warnings: tuple[str, ...]
 
 
-class PairedAccuracy(msgspec.Struct, frozen=True, kw_only=True, tag="paired_accuracy"):
+class AccuracyComparison(msgspec.Struct, frozen=True, kw_only=True, tag="accuracy_comparison"):
     """Two models on the same problems.
 
-    both, first_only, second_only, neither: how many problems which of them solved. difference:
-    first − second accuracy with the interval of Bonett and Price (2012) for paired proportions,
-    p by the exact McNemar test. verdict: "differ", "no difference found", or "inconclusive" with
-    the reason.
+    items: how many both were given. paired: who solved which, with the exact McNemar test; None
+    without a common problem. verdict: "differ", "no difference found" (which is no proof that
+    there is none), or "inconclusive" with the reason. warnings: sizes below the minimum.
     """
 
-    n: int
-    both: int
-    first_only: int
-    second_only: int
-    neither: int
-    difference: Statistic
+    items: int
+    paired: PairedAccuracy | None
     verdict: str
     reason: str | None
     warnings: tuple[str, ...]
@@ -176,28 +180,23 @@ def task_accuracy(
     )
 
 
-def paired_accuracy(first: Sequence[Answered], second: Sequence[Answered]) -> PairedAccuracy:
-    """Two models' exact answers to the same problems, item by item.
+def paired_accuracy(first: TaskAccuracy, second: TaskAccuracy) -> AccuracyComparison:
+    """Two models' exact answers to the same problems of the larger set, item by item.
 
     Problems that only one of them was given are left out. Fewer than 16 in common are
     inconclusive.
     """
-    other = {item.prompt: item.exact for item in second}
-    pairs = [(item.exact, other[item.prompt]) for item in first if item.prompt in other]
-    one, two = pairs.count((True, False)), pairs.count((False, True))
-    found = _difference(one, two, len(pairs))
+    other = {item.prompt: item.exact for item in second.items}
+    pairs = [(item.exact, other[item.prompt]) for item in first.items if item.prompt in other]
+    found = mcnemar([a for a, _ in pairs], [b for _, b in pairs]) if pairs else None
     reason = _too_few(len(pairs))
     verdict = "inconclusive"
-    if reason is None:
-        apart = found.p is not None and found.p <= 0.05
-        verdict = "differ" if apart else "no difference found"
-    return PairedAccuracy(
-        n=len(pairs),
-        both=pairs.count((True, True)),
-        first_only=one,
-        second_only=two,
-        neither=pairs.count((False, False)),
-        difference=found,
+    if reason is None and found is not None:
+        p = found.difference.p
+        verdict = "differ" if p is not None and p <= LEVEL else "no difference found"
+    return AccuracyComparison(
+        items=len(pairs),
+        paired=found,
         verdict=verdict,
         reason=reason,
         warnings=_warnings(len(pairs)),
@@ -248,36 +247,12 @@ def _against_chance(found: Statistic, items: Sequence[Answered], seed: int) -> S
     )
 
 
-def _difference(first_only: int, second_only: int, n: int) -> Statistic:
-    if not n:
-        return Statistic(n_documents=0, caveat="no problem in common")
-    # Bonett and Price: a Wald interval after adding one pair to either side of disagreement.
-    one, two, size = first_only + 1, second_only + 1, n + 2
-    middle = (one - two) / size
-    half = 1.959964 * np.sqrt((one + two) / size - middle**2) / np.sqrt(size)
-    return Statistic(
-        value=(first_only - second_only) / n,
-        ci_low=max(-1.0, middle - float(half)),
-        ci_high=min(1.0, middle + float(half)),
-        p=_mcnemar(first_only, second_only),
-        n_documents=n,
-        caveat="paired: interval of Bonett and Price, p of the exact McNemar test",
-    )
-
-
-def _mcnemar(first_only: int, second_only: int) -> float:
-    """Two-sided exact p: discordant pairs fall on either side like a fair coin."""
-    from scipy.stats import binomtest
-
-    discordant = first_only + second_only
-    return float(binomtest(first_only, discordant).pvalue) if discordant else 1.0
-
-
 def _too_few(n: int) -> str | None:
-    return f"{n} problems, {TOO_FEW_ITEMS} needed" if n < TOO_FEW_ITEMS else None
+    if enough(ACCURACY_PAIRS, paired_items=n) == "inconclusive":
+        return warning(ACCURACY_PAIRS, paired_items=n)
+    return None
 
 
 def _warnings(n: int) -> tuple[str, ...]:
-    if n >= MIN_ITEMS:
-        return ()
-    return (f"{n} problems: a difference of 10 points needs {MIN_ITEMS}",)
+    told = warning(ACCURACY_PAIRS, paired_items=n)
+    return () if told is None else (told,)

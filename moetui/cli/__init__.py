@@ -17,11 +17,13 @@ from moetui.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, MoetuiError
 # Command → (module, one line for --help). The module has a click command of the same name.
 _COMMANDS = {
     "batch": ("moetui.cli.batch", "Run an experiment suite and write its results as JSON."),
+    "compare": ("moetui.cli.compare", "Compare two batch results: every measure, its difference."),
     "doctor": (
         "moetui.cli.doctor",
         "Check what works on this machine; say what to do about the rest.",
     ),
     "models": ("moetui.cli.models", "List the models on this machine, and which of them fit."),
+    "open": ("moetui.cli.open", "Explore a saved trace or a batch result, without the model."),
     "trace": ("moetui.cli.trace", "Trace one prompt: experts, weights, shares, lens."),
 }
 _DEMOS = ("demo", "demo-dense")
@@ -46,6 +48,12 @@ class _Commands(click.Group):
             model = _model_name(args[0])
             return "explore", click.Command("explore", callback=_explore(model)), args[1:]
         return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # `moetui trace … | head` is no failure, which click makes of it
+            return _closed_pipe()
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -95,17 +103,13 @@ def _explore(model: str) -> Any:
 
 
 def _open_explorer(model: str, options: dict[str, bool]) -> NoReturn:
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise UsageError(
-            "the explorer needs a terminal",
-            "without one use `moetui trace -p TEXT` or `moetui batch SUITE`",
-        )
+    from moetui.cli.explore import explore, require_terminal
+
+    require_terminal("without one use `moetui trace -p TEXT` or `moetui batch SUITE`")
     if options["download"]:
         from moetui.model.locate import locate
 
         locate(model, download=True)
-    from moetui.cli.explore import explore
-
     explore(model, options["debug"])
 
 
@@ -125,8 +129,6 @@ def run(arguments: Sequence[str]) -> int:
         return _report(error.format_message(), "see `moetui --help`", error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         return EXIT_INTERRUPTED
-    except BrokenPipeError:  # `moetui trace … | head` is no failure
-        return _closed_pipe()
     except Exception as error:  # a defect: still two lines, unless asked for more
         if debug:
             raise

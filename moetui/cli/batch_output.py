@@ -68,8 +68,7 @@ def deliver(result: SuiteResult, target: Target) -> None:
 
     print_summary(result)
     if target.json is None:
-        sys.stdout.buffer.write(result_json(result))
-        sys.stdout.buffer.flush()
+        _print(result_json(result))
         return
     write_result(result, target.json)
     click.echo(str(target.json))
@@ -79,3 +78,17 @@ def deliver(result: SuiteResult, target: Target) -> None:
 
         write_atomically(target.report, report(result).encode())
         click.echo(str(target.report))
+
+
+def _print(document: bytes) -> None:
+    from moetui.errors import RunFailedError
+
+    try:
+        sys.stdout.buffer.write(document)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:  # a reader that wants no more is no failure
+        raise
+    except OSError as error:
+        raise RunFailedError(
+            f"cannot write to standard output: {error.strerror}", "give -o a folder"
+        ) from error

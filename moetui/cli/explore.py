@@ -1,13 +1,25 @@
-"""`moetui [MODEL]`: the explorer."""
+"""The explorer: on a model, on a saved trace, or on a batch result."""
 
 from __future__ import annotations
 
 import os
 import sys
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from moetui.errors import UsageError
+
 if TYPE_CHECKING:
-    from moetui.trace import Engine
+    from moetui.suites import SuiteResult
+    from moetui.trace import Engine, Trace
+    from moetui.tui.app import MoetuiApp
+
+
+def require_terminal(instead: str) -> None:
+    """Raises UsageError, with what to do instead, where there is no terminal."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError("the explorer needs a terminal", instead)
 
 
 def explore(model: str, debug: bool) -> NoReturn:
@@ -18,7 +30,30 @@ def explore(model: str, debug: bool) -> NoReturn:
     from moetui.settings import load_settings
     from moetui.tui.app import MoetuiApp
 
-    app = MoetuiApp(_engine, model, settings=load_settings(), debug=debug)
+    _run(MoetuiApp(_engine, model, settings=load_settings(), debug=debug))
+
+
+def explore_trace(trace: Trace, debug: bool) -> NoReturn:
+    """Run the explorer on a saved trace; no model is loaded until one is asked for."""
+    from moetui.settings import load_settings
+    from moetui.trace.replay import Replay
+    from moetui.tui.app import MoetuiApp
+
+    replay = partial(Replay, trace, _engine)
+    _run(MoetuiApp(replay, None, settings=load_settings(), debug=debug))
+
+
+def explore_result(result: SuiteResult, file: Path, debug: bool) -> NoReturn:
+    """Run the explorer on a batch result; no model is loaded until one is asked for."""
+    from moetui.settings import load_settings
+    from moetui.tui.app import MoetuiApp
+    from moetui.tui.moment import OpenedResult
+
+    opened = OpenedResult(file.name, result)
+    _run(MoetuiApp(_engine, None, settings=load_settings(), result=opened, debug=debug))
+
+
+def _run(app: MoetuiApp) -> NoReturn:
     app.run()
     _leave(app.return_code or 0)
 

@@ -26,13 +26,14 @@ class Group:
 
     def __init__(self, group: Any | None = None) -> None:
         self._group = group
+        self._lost: RunFailedError | None = None
         self.rank: int = group.rank() if group else 0
         self.size: int = group.size() if group else 1
 
     def gather(self, payload: bytes) -> list[bytes]:
         """Every process's payload, in the order of the ranks. All must call it, and wait for all.
 
-        Raises RunFailedError when one of the others has ended.
+        Raises RunFailedError when one of the others has ended, now and at every later call.
         """
         if self.size == 1:
             return [payload]
@@ -51,14 +52,17 @@ class Group:
         """[size, len(own)]: the rows of all processes, which must be of one length."""
         import mlx.core as mx
 
+        if self._lost is not None:
+            raise self._lost  # mlx would wait without end for a connection that it has given up
         try:
             everyone = mx.distributed.all_gather(mx.array(own), group=self._group)
             mx.eval(everyone)
         except RuntimeError as error:
-            raise RunFailedError(
+            self._lost = RunFailedError(
                 f"another process of this run has ended: {error}",
                 "its own message says why; what was finished is taken up again with --resume",
-            ) from error
+            )
+            raise self._lost from error
         return np.array(everyone).reshape(self.size, -1)
 
 

@@ -23,8 +23,10 @@ from moetui.stats.divergence import kl_divergence, log_softmax
 from moetui.stats.equivalence import EquivalenceTest, equivalent
 from moetui.stats.information import (
     DomainInformation,
+    DomainTest,
     MutualInformation,
     domain_information,
+    domain_test,
     expected_jensen_shannon,
     jensen_shannon,
     mutual_information,
@@ -63,6 +65,7 @@ __all__ = [
     "ColdVerdicts",
     "Coldness",
     "DomainInformation",
+    "DomainTest",
     "EquivalenceTest",
     "Estimator",
     "ExpertLoad",
@@ -87,6 +90,7 @@ __all__ = [
     "document_bootstrap",
     "document_intervals",
     "domain_information",
+    "domain_test",
     "equivalent",
     "expected_jaccard",
     "expected_jensen_shannon",

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import xlogy
+
+from moetui.stats.permutation import PERMUTATIONS, family_test, permutation_test
+from moetui.stats.statistic import Statistic, joined
 
 Numbers = NDArray[np.float64]
 
@@ -39,13 +44,26 @@ class DomainInformation(msgspec.Struct, frozen=True, kw_only=True):
     specialization: list[list[float]]
 
 
+class DomainTest(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether domains use experts differently, by permuting the domains of documents.
+
+    information: of domain and expert in nats, less its mean under permutation. divergence: of
+    each domain (in the order of `domains`) from all the others, Jensen-Shannon in bits, less its
+    mean too, with q over the domains.
+    """
+
+    domains: tuple[str, ...]
+    information: Statistic
+    divergence: tuple[Statistic, ...]
+
+
 def mutual_information(table: ArrayLike) -> MutualInformation:
     """Mutual information of rows and columns of a table of counts [R, C], one label each.
 
     Bias by Miller and Madow, (cells − rows − cols + 1)/(2n) of those that occur; it holds where
     every observation is one independent pair of labels. For tables of k experts a token, or of
     tokens of documents, it does not: subtract the mean over permutations of documents instead
-    (`permutation_test`). Raises ValueError for tables without counts.
+    (`domain_test`). Raises ValueError for tables without counts.
     """
     counts = _table(table)
     n, rows, columns = counts.sum(), counts.sum(axis=1), counts.sum(axis=0)
@@ -87,8 +105,8 @@ def expected_jensen_shannon(n_p: float, n_q: float, support: int, k: int = 1) ->
 def domain_information(counts: ArrayLike) -> DomainInformation:
     """Of counts [domains, E], choices of each expert in each domain.
 
-    Descriptions, without intervals: test a difference by permuting the documents' domains with
-    `permutation_test`. Raises ValueError for fewer than two domains, or one without counts.
+    Descriptions, without intervals; `domain_test` says whether there is a difference. Raises
+    ValueError for fewer than two domains, or one without counts.
     """
     n = _table(counts)
     if len(n) < 2 or not n.sum(axis=1).all():
@@ -109,6 +127,72 @@ def domain_information(counts: ArrayLike) -> DomainInformation:
         by_chance=[[float(value) for value in row] for row in chance],
         to_pool=[jensen_shannon(own, rest) for own, rest in zip(n, others, strict=True)],
         specialization=specialization.tolist(),
+    )
+
+
+def domain_test(
+    counts: ArrayLike,
+    domains: Sequence[str],
+    *,
+    permutations: int = PERMUTATIONS,
+    seed: int,
+) -> DomainTest:
+    """Of counts [D, E], choices of each expert in each of D documents; domains: [D].
+
+    Documents, not tokens, are shuffled between domains, which keeps every document's own taste and
+    the number of documents of a domain. What remains above the mean of the shuffles is what
+    domains add. No intervals. Raises ValueError as `domain_information` and `permutation_test`.
+    """
+    n = _table(counts)
+    names = tuple(dict.fromkeys(domains))
+    of = np.array([[domain == name for domain in domains] for name in names], float)
+    if of.shape[1:] != n.shape[:1] or len(names) < 2 or not n.sum(axis=1).all():
+        raise ValueError("counts and one domain for each document, two domains, none empty")
+
+    def apart(members: Numbers) -> Numbers:
+        table = members @ n
+        rest = table.sum(axis=0) - table
+        own, others = (part / part.sum(axis=1, keepdims=True) for part in (table, rest))
+        return _divergence(own, others)
+
+    def shuffled(rng: np.random.Generator) -> Numbers:
+        return rng.permutation(of, axis=1)
+
+    information = permutation_test(
+        mutual_information(of @ n).plug_in,
+        lambda rng: mutual_information(shuffled(rng) @ n).plug_in,
+        permutations=permutations,
+        seed=seed,
+    )
+    family = family_test(
+        apart(of), lambda rng: apart(shuffled(rng)), permutations=permutations, seed=seed
+    )
+    return DomainTest(
+        domains=names,
+        information=_above_chance(information, len(n), "nats"),
+        divergence=tuple(
+            _above_chance(family.statistic(index), int(of[index].sum()), "bits")
+            for index in range(len(names))
+        ),
+    )
+
+
+def _above_chance(found: Statistic, documents: int, unit: str) -> Statistic:
+    """The same less what permutation shows on average."""
+    chance = found.null_mean or 0.0
+    limits = [None if x is None else x - chance for x in (found.null_low, found.null_high)]
+    told = (
+        f"{found.value or 0.0:.3g} {unit} less {chance:.3g} under permutation of documents; "
+        "no interval"
+    )
+    return msgspec.structs.replace(
+        found,
+        value=(found.value or 0.0) - chance,
+        null_mean=0.0,
+        null_low=limits[0],
+        null_high=limits[1],
+        n_documents=documents,
+        caveat=joined(told, found.caveat),
     )
 
 

@@ -88,10 +88,9 @@ def analyse(
     comes along for whoever wants its traceback."""
     label = model.ref.label
     try:
-        outcome, seconds, own = _outcome(run, model, analysis, left)
-        left[analysis.name] = own
+        outcome, seconds = _outcome(run, model, analysis, left)
     except Exception as error:  # one analysis's defect must not cost the others' results
-        left[analysis.name] = Left(failed=True)
+        left.setdefault(analysis.name, Left(failed=True))
         return failed(label, analysis.name, error), error
     return (
         CellResult(
@@ -127,11 +126,12 @@ def reason(error: Exception) -> str:
 
 def _outcome(
     run: Run, model: LazyModel, analysis: Analysis, left: dict[str, Left]
-) -> tuple[Outcome, float, Left]:
+) -> tuple[Outcome, float]:
     info = model_info(run, model)
     why_not = analysis.unfit(info)
     if why_not is not None:
-        return Outcome(None, why_not), 0.0, Left()
+        left[analysis.name] = Left()
+        return Outcome(None, why_not), 0.0
     for needed in analysis.needs:
         if left[needed].failed:
             raise RunFailedError(f"{needed} failed, which this needs", "see its reason")
@@ -140,10 +140,12 @@ def _outcome(
     kept = _parts(run, model, analysis, parts, keys, left)
     partials = tuple(unpack(one.content, analysis.partial_type) for one in kept)
     own = Left(partials=partials, keys=keys)
+    # Before the statistics: these fail on rank 0 alone, and all must agree on what comes next.
+    left[analysis.name] = own
     if run.ranks.rank:
-        return Outcome(None, "rank 0 has the result"), 0.0, own
+        return Outcome(None, "rank 0 has the result"), 0.0
     outcome, took = _statistics(run, model, analysis, own, info)
-    return outcome, took + sum(one.seconds for one in kept), own
+    return outcome, took + sum(one.seconds for one in kept)
 
 
 def _part_key(

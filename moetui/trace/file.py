@@ -127,6 +127,12 @@ def open_trace(path: str | os.PathLike[str]) -> Trace:
     return _trace(header, tensors)
 
 
+def looks_like_trace(start: bytes) -> bool:
+    """Whether a file that begins with `start` (9 bytes or more) is meant as a trace: the length
+    of a header, then the header, which is JSON."""
+    return start[8:9] == b"{" and not start.lstrip().startswith((b"{", b"["))
+
+
 def _damaged(path: Path, why: str) -> TraceFileError:
     return TraceFileError(
         f"{path} is not a readable {SUFFIX} file: {why}",

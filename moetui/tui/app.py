@@ -11,6 +11,7 @@ from textual.screen import Screen
 from moetui.settings import Settings
 from moetui.trace import Engine
 from moetui.tui.keys import changed, remapped
+from moetui.tui.moment import OpenedResult
 from moetui.tui.panes.pane import Pane
 from moetui.tui.screens.explorer import ExplorerScreen
 from moetui.tui.text import plain
@@ -23,7 +24,8 @@ class MoetuiApp(App[int]):
     """The explorer.
 
     engine_factory: makes the engine; called once, and it must not import mlx before `load`.
-    model: what to load first. panes: makes the panes (those that ship, by default).
+    model: what to load first, None for nothing. panes: makes the panes (those that ship, by
+    default). result: a batch result to show first.
     debug: show a traceback where the app would otherwise say one line.
     """
 
@@ -34,10 +36,11 @@ class MoetuiApp(App[int]):
     def __init__(
         self,
         engine_factory: Callable[[], Engine],
-        model: str,
+        model: str | None,
         *,
         settings: Settings | None = None,
         panes: PaneFactory | None = None,
+        result: OpenedResult | None = None,
         debug: bool = False,
     ) -> None:
         self.settings = settings or Settings()
@@ -45,6 +48,7 @@ class MoetuiApp(App[int]):
         super().__init__()
         self.engine = engine_factory()
         self.model = model
+        self._result = result
         self._make_panes = panes or _shipped_panes
         self._show_traceback = debug
         for theme in THEMES.values():
@@ -54,7 +58,12 @@ class MoetuiApp(App[int]):
     def get_default_screen(self) -> ExplorerScreen:
         """The explorer itself."""
         return ExplorerScreen(
-            self.engine, self.model, self.settings, self._make_panes(), self.key_groups
+            self.engine,
+            self.model,
+            self.settings,
+            self._make_panes(),
+            self.key_groups,
+            self._result,
         )
 
     def on_mount(self) -> None:

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 # The numbers on the screen: the three linked panes (row = layer) first, from left to right.
-ORDER = ("map", "why", "lens", "detail", "cold", "tokens", "compare", "what_if")
+ORDER = ("map", "why", "lens", "detail", "cold", "tokens", "compare", "what_if", "suites")
 TOKENS = "tokens"
 WHAT_IF = "what_if"
+SUITES = "suites"
 # The pane with something to say of a model without routers.
 DENSE = "lens"
 COLUMNS = 12
@@ -91,6 +92,8 @@ def plan(
     tokens_height = _tokens_height(height)
     if maximised == TOKENS:
         return Plan((), (), (), roomy, roomy, None)
+    if maximised is None and recent and recent[0] == SUITES:
+        maximised = SUITES  # a page to read: beside others its tables would be torn apart
     if maximised is None and dense:
         maximised = _chosen(_LENS + _MAP + _WHY + _DETAIL + _COLD + _COMPARE, recent)
     if maximised is not None:

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from moetui.analyses.alignment import Context
 from moetui.analyses.expert_load import RunLoad
 from moetui.trace import Snapshot, Trace
 from moetui.tui.change import Choice
+
+if TYPE_CHECKING:
+    from moetui.suites import SuiteResult
 
 
 @dataclass(frozen=True)
@@ -33,10 +37,18 @@ class Mode(StrEnum):
 
 
 @dataclass(frozen=True)
+class OpenedResult:
+    """A batch result and the name of the file that it was read from."""
+
+    file: str
+    result: SuiteResult
+
+
+@dataclass(frozen=True)
 class Moment:
     """Everything a pane may look at. `runs` holds the expert counts of each run so far, the newest
     last; `kept` is A, the token that others are compared with, None before one was kept; `choice`
-    is what would be changed next."""
+    is what would be changed next; `result` is the batch result that was opened, if one was."""
 
     snapshot: Snapshot = field(default_factory=Snapshot)
     cursor: Cursor = field(default_factory=Cursor)
@@ -44,6 +56,7 @@ class Moment:
     runs: tuple[RunLoad, ...] = ()
     kept: Context | None = None
     choice: Choice = field(default_factory=Choice)
+    result: OpenedResult | None = None
 
     @property
     def located(self) -> tuple[Trace, int] | None:

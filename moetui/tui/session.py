@@ -11,7 +11,7 @@ from moetui.analyses.alignment import Context
 from moetui.analyses.expert_load import RunLoad, expert_counts, run_load
 from moetui.trace import NO_EXPERT, Phase, Recording, Snapshot
 from moetui.tui.change import Choice
-from moetui.tui.moment import Cursor, Mode, Moment
+from moetui.tui.moment import Cursor, Mode, Moment, OpenedResult
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,11 @@ class Session:
     paused. `runs` is the load of every prompt that was run, the newest last. `kept` is A, which the
     cursor's token is compared with. While `following`, the cursor stays on the newest token.
     `stopping` from the moment the engine was told to stop until it has: that may take a whole
-    forward pass.
+    forward pass. `result` is the batch result that was opened, if one was.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, result: OpenedResult | None = None) -> None:
+        self.result = result
         self.latest = Snapshot()
         self.shown = Snapshot()
         self.cursor = Cursor()
@@ -56,7 +57,9 @@ class Session:
     @property
     def moment(self) -> Moment:
         """What the panes draw now."""
-        return Moment(self.shown, self.cursor, self.mode, self.runs, self.kept, self.choice)
+        return Moment(
+            self.shown, self.cursor, self.mode, self.runs, self.kept, self.choice, self.result
+        )
 
     @property
     def busy(self) -> bool:

@@ -94,7 +94,7 @@ def _doing(snapshot: Snapshot) -> str:
     """How far the engine is with what it does."""
     if snapshot.phase is Phase.STUDYING and isinstance(snapshot.finding, WhatIf):
         return control_count(snapshot.finding)
-    return snapshot.detail if snapshot.phase in (Phase.LOADING, Phase.RUNNING) else ""
+    return snapshot.detail
 
 
 def _facts(model: ModelInfo) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from textual.containers import Container
 
-from moetui.tui.layout import COLUMNS, DENSE, ORDER, TOKENS, Plan, plan
+from moetui.tui.layout import COLUMNS, DENSE, ORDER, SUITES, TOKENS, Plan, plan
 from moetui.tui.panes.linked import LayerPane
 from moetui.tui.panes.pane import Pane
 
@@ -53,7 +53,7 @@ class Workspace(Container):
     def take_model(self, layers: int, dense: bool) -> bool:
         """Lay out for that model from now on; says whether that has made another pane active."""
         self._layers, self._dense = layers, dense
-        lost = dense and self.active.pane_id not in (DENSE, TOKENS)
+        lost = dense and self.active.pane_id not in (DENSE, TOKENS, SUITES)
         if lost:
             self.bring(self.home)
         return lost

@@ -9,6 +9,7 @@ from scipy import stats as scipy_stats
 from moetui.analyses.task_accuracy import (
     MAX_TOKENS,
     Answered,
+    TaskAccuracy,
     answered,
     paired_accuracy,
     settled,
@@ -105,34 +106,26 @@ def test_few_problems_are_warned_of_and_fewer_are_no_finding(per_task: int, verd
 def test_two_models_are_compared_problem_by_problem() -> None:
     first, second = _outcomes([1] * 60 + [0] * 140), _outcomes([1] * 30 + [0] * 160 + [1] * 10)
     found = paired_accuracy(first, second)
-    assert (found.both, found.first_only, found.second_only, found.neither) == (30, 30, 10, 130)
-    assert found.difference.value == pytest.approx(0.1)
+    paired = found.paired
+    assert paired is not None and found.items == 200
+    cells = (paired.both, paired.only_first, paired.only_second, paired.neither)
+    assert cells == (30, 30, 10, 130)
+    assert paired.difference.value == pytest.approx(0.1)
     # The exact McNemar test, by its definition: a fair coin for each of the 40 that differ.
     tail = sum(scipy_stats.binom.pmf(np.arange(11), 40, 0.5)) * 2
-    assert found.difference.p == pytest.approx(tail)
+    assert paired.difference.p == pytest.approx(tail)
     assert found.verdict == "differ" and not found.warnings
 
 
-def test_the_interval_of_a_paired_difference_covers_it() -> None:
-    rng = np.random.default_rng(0)
-    covered = 0
-    for _ in range(400):
-        cells = rng.choice(4, 200, p=[0.4, 0.2, 0.1, 0.3])
-        first = _outcomes((cells < 2).astype(int).tolist())
-        second = _outcomes(np.isin(cells, (0, 2)).astype(int).tolist())
-        found = paired_accuracy(first, second).difference
-        assert found.ci_low is not None and found.ci_high is not None
-        covered += found.ci_low <= 0.1 <= found.ci_high
-    assert 0.92 <= covered / 400 <= 0.98
-
-
 def test_equal_models_do_not_differ_and_problems_of_one_alone_are_left_out() -> None:
-    first = _outcomes([1, 0] * 50)
-    found = paired_accuracy(first, first[:40])
-    assert found.n == 40 and found.difference.value == 0 and found.difference.p == 1.0
+    first, few = _outcomes([1, 0] * 50), _outcomes([1, 0] * 20)
+    found = paired_accuracy(first, few)
+    assert found.paired is not None and found.items == 40
+    assert found.paired.difference.value == 0 and found.paired.difference.p == 1.0
     assert found.verdict == "no difference found" and len(found.warnings) == 1
-    assert paired_accuracy(first, first[:15]).verdict == "inconclusive"
-    assert paired_accuracy(first, ()).difference.value is None
+    assert paired_accuracy(first, _outcomes([1] * 15)).verdict == "inconclusive"
+    nothing = paired_accuracy(first, _outcomes([]))
+    assert nothing.paired is None and nothing.verdict == "inconclusive" and nothing.reason
 
 
 def _measured(writes, items):  # type: ignore[no-untyped-def]
@@ -141,11 +134,12 @@ def _measured(writes, items):  # type: ignore[no-untyped-def]
     return task_accuracy(seeds, [answered(model, item) for item in items], seed=0)
 
 
-def _outcomes(right: list[int]) -> list[Answered]:
-    return [
+def _outcomes(right: list[int]) -> TaskAccuracy:
+    items = [
         Answered(
             prompt=f"p{i}", task="addition", template="symbol", operands=f"{i},1", answer=1,
             text="", number=None, exact=bool(hit), contained=False,
         )
         for i, hit in enumerate(right)
     ]  # fmt: skip
+    return task_accuracy([], items, seed=0)

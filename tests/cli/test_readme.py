@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from moetui import stats
 from moetui.cli import run
 from moetui.settings import Settings, load_settings
 from moetui.tui.keys import keys_table
@@ -34,6 +35,12 @@ def test_every_command_that_is_shown_exists(capsys: pytest.CaptureFixture[str]) 
         named = {o for line in options for o in re.findall(r"(--[a-z-]+)", line.split("#")[0])}
         helped = capsys.readouterr().out
         assert all(option in helped for option in named)
+
+
+def test_the_statistics_that_are_listed_are_public() -> None:
+    rows = between("| of `moetui.stats` | what it answers |\n|---|---|\n", "\n\n").splitlines()
+    named = {name for row in rows for name in re.findall(r"`([a-z_]+)`", row)}
+    assert {"cold_experts", "belady", "mcnemar"} <= named <= set(stats.__all__)
 
 
 def test_every_file_that_is_linked_is_there() -> None:

@@ -12,6 +12,7 @@ import pytest
 import moetui.demo
 from moetui.demo import DOMAINS, corpus
 from moetui.demo.arithmetic import Problem
+from moetui.stats.minimum import DECOMPOSITION, DOMAIN, LOAD, enough
 
 HERE = Path(moetui.demo.__file__).parent
 SPLITS = ("calibration", "evaluation")
@@ -43,6 +44,20 @@ def test_a_split_reaches_its_minimum_sizes(splits, tokenizer, split):
     per_domain = Counter(document.domain for document in documents)
     assert set(per_domain) == set(DOMAINS)
     assert min(per_domain.values()) >= 30
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_split_is_large_enough_for_what_is_claimed_of_domains_load_and_decomposition(
+    splits, tokenizer, split
+):
+    tokens, documents = Counter(), Counter()
+    for document in splits[split]:
+        documents[document.domain] += 1
+        tokens[document.domain] += len(tokenizer.encode(document.text).ids)
+    assert enough(DOMAIN, tokens_per_domain=min(tokens.values())) == "ok"
+    assert min(documents.values()) >= LOAD.needs["documents"]
+    assert documents.total() >= DECOMPOSITION.needs["documents"]
+    assert tokens.total() >= DECOMPOSITION.needs["tokens"]
 
 
 @pytest.mark.parametrize("split", SPLITS)

@@ -111,3 +111,32 @@ def test_intervals_cover_the_truth_in_95_percent_of_clustered_samples():
         token_covered += abs(r - truth) <= 1.96 * np.sqrt(r * (1 - r) / n)
     assert 0.93 <= covered / runs <= 0.97
     assert token_covered / runs < 0.7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("documents", [100, 200])
+@pytest.mark.parametrize(("truth", "spread"), [(0.2, 8.0), (0.05, 20.0), (0.01, 50.0)])
+def test_coverage_of_rates_and_of_means_of_clustered_documents_is_95_percent(
+    documents, truth, spread
+):
+    # 8,000 samples: the standard error of a coverage of 0.95 is 0.0024.
+    rng = np.random.default_rng(31)
+    covered = {"ratio": [], "mean": []}
+    for run in range(80):
+        tokens = rng.integers(20, 120, documents).astype(float)
+        rates = rng.beta(truth * spread, (1 - truth) * spread, (documents, 100))
+        hits = rng.binomial(tokens[:, None].astype(int), rates).astype(float)
+        shares = hits / tokens[:, None]
+
+        def ratio(w, hits=hits, tokens=tokens):
+            return ((w @ hits) / (w @ tokens)[:, None]).T
+
+        def mean(w, shares=shares):
+            return (w @ shares / w.sum(axis=-1, keepdims=True)).T
+
+        for estimator in (ratio, mean):
+            found = document_intervals(estimator, documents, seed=run)
+            assert not np.isnan(found.low).any()
+            covered[estimator.__name__].append((found.low <= truth) & (truth <= found.high))
+    for hits_of_truth in covered.values():
+        assert 0.93 <= np.mean(hits_of_truth) <= 0.97

@@ -8,7 +8,7 @@ from moetui.errors import ModelError, RunFailedError
 from moetui.suites import result_json, run_prepared
 from moetui.suites.ranks import Alone, shared
 from tests.suites.test_runner import TEXTS, timeless
-from tests.suites.toy import ToyModel, ToyModels, ToySuite
+from tests.suites.toy import Count, ToyModel, ToyModels, ToySuite
 
 
 class Threads:
@@ -91,6 +91,25 @@ def test_a_model_that_one_rank_cannot_load_is_failed_on_all():
     result = together(2, work)[0]
     assert [c.status for c in result.cells] == ["failed", "failed", "done", "done"]
     assert "no memory" in result.models[0].failure
+
+
+def test_statistics_that_fail_on_the_first_rank_leave_all_in_step():
+    """They are computed there alone; what needs the same partials goes on with them on all."""
+
+    class NoStatistics(Count):
+        def reduce(self, info, partials, *, seed):
+            raise ValueError("a defect")
+
+    def work(ranks):
+        suite = ToySuite(["a", "b"], TEXTS)
+        suite.analyses = (NoStatistics(TEXTS), *suite.analyses[1:])
+        source = ToyModels(a=ToyModel("a"), b=ToyModel("b"))
+        return run_prepared(suite, source=source, ranks=ranks)
+
+    result = together(2, work)[0]
+    assert [c.status for c in result.cells] == ["failed", "done", "failed", "done"]
+    assert result.cells[0].reason == "ValueError: a defect"
+    assert result.cells[1].result.sampled == sum(ord(c) for text in TEXTS for c in text)
 
 
 def test_defects_are_shared_as_errors_too():

@@ -15,10 +15,12 @@ from textual.widgets import Input
 
 from moetui.settings import Settings
 from moetui.tui.app import MoetuiApp
+from moetui.tui.moment import OpenedResult
 from moetui.tui.screens.choose import ModelDialog
 from moetui.tui.screens.explorer import ExplorerScreen
 from tests.builders import make_trace
 from tests.fake_forward import FakeForward
+from tests.suites.sample import make_result
 from tests.tui.fake_engine import FakeEngine
 from tests.tui.found import MODELS
 
@@ -160,6 +162,19 @@ def test_what_if(snap_compare: Any, size: tuple[int, int]) -> None:
         screen.session.put(token=3, layer=5, expert=8)
         await pilot.press("x")
         engine.find(forward)
+        await shown(pilot, engine)
+
+    assert snap_compare(app, terminal_size=size, run_before=before)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+def test_a_result(snap_compare: Any, size: tuple[int, int]) -> None:
+    engine = FakeEngine(make_trace())
+    result = OpenedResult("attention_router.json", make_result())
+    app = MoetuiApp(lambda: engine, None, settings=Settings(), result=result, debug=True)
+
+    async def before(pilot: Pilot[Any]) -> None:
+        await pilot.press("right", "right")
         await shown(pilot, engine)
 
     assert snap_compare(app, terminal_size=size, run_before=before)

@@ -14,18 +14,22 @@ from textual.geometry import Region
 
 from moetui.analyses.alignment import Context
 from moetui.trace import Snapshot
-from moetui.tui.moment import Cursor, Mode, Moment
+from moetui.tui.moment import Cursor, Mode, Moment, OpenedResult
 from moetui.tui.palette import Depth
-from moetui.tui.panes import PANES, LensPane, RoutingMapPane, WhyPane
+from moetui.tui.panes import PANES, LensPane, RoutingMapPane, SuitesPane, WhyPane
 from moetui.tui.panes import pane as pane_module
 from moetui.tui.themes import THEMES
 from tests.builders import make_model_info, make_recording, make_runs, make_snapshot
 from tests.fake_forward import make_what_if
+from tests.suites.sample import make_result
 from tests.tui.stage import rows, staged
 from tests.tui.test_panes_text import FORBIDDEN, HOSTILE
 
 SIZES = [(1, 1), (20, 5), (60, 16), (80, 24), (120, 40), (200, 60)]
 LINKED = (RoutingMapPane, WhyPane, LensPane)
+# The suites are about a result that was opened, not about a run.
+OF_A_RUN = [pane for pane in PANES if pane is not SuitesPane]
+RESULT = OpenedResult("result.json", make_result())
 
 
 def moment(cursor=(2, 1, 0), mode=Mode.TOKEN, runs=2, **trace):
@@ -33,7 +37,7 @@ def moment(cursor=(2, 1, 0), mode=Mode.TOKEN, runs=2, **trace):
     model = recording.prompt.model
     finding = make_what_if(model) if model.is_moe else None
     snapshot = make_snapshot(recording, finding=finding)
-    return Moment(snapshot, Cursor(*cursor), mode, make_runs(runs, **trace))
+    return Moment(snapshot, Cursor(*cursor), mode, make_runs(runs, **trace), result=RESULT)
 
 
 def against(row=3, **options):
@@ -128,7 +132,8 @@ def test_hostile_tokens_neither_style_nor_move_nor_crash(pane_type, tokens, curs
         hostile = make_snapshot(recording, model=recording.prompt.model, finding=finding)
         pane = pane_type()
         kept = Context(recording, 6, 5 - cursor)
-        shown = Moment(hostile, Cursor(cursor, 1, 0), kept=kept)
+        opened = OpenedResult(tokens[0], make_result(tokens[1], question=tokens[2]))
+        shown = Moment(hostile, Cursor(cursor, 1, 0), kept=kept, result=opened)
         async with staged(pane, moment=shown, size=(72, 18)):
             assert_fits(pane)
 
@@ -198,7 +203,7 @@ async def test_panes_say_what_they_are(pane_type):
     assert pane.can_focus
 
 
-@pytest.mark.parametrize("pane_type", [t for t in PANES if t is not LensPane])
+@pytest.mark.parametrize("pane_type", [t for t in OF_A_RUN if t is not LensPane])
 async def test_dense_models_are_told_apart_from_an_error(pane_type):
     pane = pane_type()
     async with staged(pane, moment=MOMENTS["dense"]):
@@ -217,7 +222,7 @@ async def test_the_lens_works_for_dense_models():
         assert "top token" in rows(pane)[1]
 
 
-@pytest.mark.parametrize("pane_type", PANES)
+@pytest.mark.parametrize("pane_type", OF_A_RUN)
 async def test_before_the_first_prompt_the_next_step_is_named(pane_type):
     pane = pane_type()
     async with staged(pane, moment=MOMENTS["model only"]):

@@ -6,6 +6,7 @@ from moetui.tui.panes.layer_detail import LayerDetailPane
 from moetui.tui.panes.logit_lens import LensPane
 from moetui.tui.panes.pane import LinePane, Pane
 from moetui.tui.panes.routing_map import RoutingMapPane
+from moetui.tui.panes.suites import SuitesPane
 from moetui.tui.panes.token_strip import TokenStripPane
 from moetui.tui.panes.what_if import WhatIfPane
 from moetui.tui.panes.why import WhyPane
@@ -19,6 +20,7 @@ PANES: tuple[type[Pane], ...] = (
     TokenStripPane,
     ComparePane,
     WhatIfPane,
+    SuitesPane,
 )
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "LinePane",
     "Pane",
     "RoutingMapPane",
+    "SuitesPane",
     "TokenStripPane",
     "WhatIfPane",
     "WhyPane",

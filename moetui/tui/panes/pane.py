@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import ClassVar, Generic, TypeVar
 
 import msgspec
@@ -19,6 +20,14 @@ from moetui.tui.text import plain
 from moetui.tui.widgets.lines import Line, Lines
 
 View = TypeVar("View", bound=msgspec.Struct)
+
+
+class Move(Enum):
+    """Where a cursor key points."""
+
+    ACROSS = "across"  # ← →
+    DOWN = "down"  # ↑ ↓
+    END = "end"  # Home, End
 
 
 class Pane(Widget):
@@ -55,6 +64,10 @@ class Pane(Widget):
     def draw(self) -> None:
         """Bring the screen up to date with `self.view`."""
         raise NotImplementedError
+
+    def moved(self, move: Move, by: int) -> bool:
+        """Take a cursor key (by: -1 or 1); False leaves it to the one cursor of all panes."""
+        return False
 
     def depends_on(self, moment: Moment) -> object:
         """What `view_of` looks at: while this stays equal, the view is not made again."""

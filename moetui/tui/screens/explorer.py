@@ -15,11 +15,13 @@ from textual.widgets import Footer, Input, Static
 from moetui.settings import Settings
 from moetui.trace import Engine, Failure, Phase
 from moetui.tui.keys import GROUPS, Group, bindings
-from moetui.tui.layout import ORDER, too_small
+from moetui.tui.layout import ORDER, SUITES, too_small
+from moetui.tui.moment import OpenedResult
 from moetui.tui.panes.compare import ComparePane, kept_says
 from moetui.tui.panes.pane import Pane
 from moetui.tui.prompt import DEFAULT_PROMPT, PromptBar, PromptInput
 from moetui.tui.screens.choose import ModelDialog, PaneDialog
+from moetui.tui.screens.cursor import CursorActions
 from moetui.tui.screens.failure import FailureDialog
 from moetui.tui.screens.help import HelpDialog
 from moetui.tui.screens.takeaway import TakeAway
@@ -37,7 +39,7 @@ _FOOTER_WITH_SPACE = 90
 DEMO = "demo"
 
 
-class ExplorerScreen(TakeAway, WhatIfActions, Screen[None]):
+class ExplorerScreen(TakeAway, WhatIfActions, CursorActions, Screen[None]):
     """Everything that is not a dialog.
 
     The engine's newest snapshot is pulled 30 times a second; keys only change the session and
@@ -50,14 +52,15 @@ class ExplorerScreen(TakeAway, WhatIfActions, Screen[None]):
     def __init__(
         self,
         engine: Engine,
-        model: str,
+        model: str | None,
         settings: Settings,
         panes: Sequence[Pane],
         groups: Sequence[Group],
+        result: OpenedResult | None = None,
     ) -> None:
         super().__init__()
         self.groups = groups
-        self.session = Session()
+        self.session = Session(result)
         self.settings = settings
         self.workspace = Workspace(panes)
         self._engine = engine
@@ -69,8 +72,10 @@ class ExplorerScreen(TakeAway, WhatIfActions, Screen[None]):
 
     def compose(self) -> ComposeResult:
         """Status, prompt, token strip, tab line, panes, keys; and the line for small terminals."""
-        yield StatusLine(self._model)
-        yield PromptBar(DEFAULT_PROMPT)
+        result = self.session.result
+        yield StatusLine(self._model or (result.file if result else ""))
+        # What was opened without a model has not read the prompt that a model would start with.
+        yield PromptBar(DEFAULT_PROMPT if self._model is not None else "")
         yield self.workspace.tokens
         yield TabLine(self.workspace.titles)
         yield self.workspace
@@ -79,12 +84,16 @@ class ExplorerScreen(TakeAway, WhatIfActions, Screen[None]):
 
     def on_mount(self) -> None:
         """Take the keys; load the model once the first frame is on the screen."""
+        if self.session.result is not None:
+            self.workspace.bring(ORDER.index(SUITES) + 1)
+            self._arrange()
         self.workspace.active.focus()
         self.set_interval(1 / FRAMES_PER_SECOND, self._poll)
         self.call_after_refresh(self._begin)
 
     def _begin(self) -> None:
-        self._engine.load(self._model)
+        if self._model is not None:
+            self._engine.load(self._model)
         # What lives as long as the app need not be looked through by every collection.
         gc.collect()
         gc.freeze()
@@ -221,7 +230,7 @@ class ExplorerScreen(TakeAway, WhatIfActions, Screen[None]):
 
     def action_choose_model(self) -> None:
         """Ask for a model and load it."""
-        self.app.push_screen(ModelDialog(self._model, self._find_models), self._open)
+        self.app.push_screen(ModelDialog(self._model or DEMO, self._find_models), self._open)
 
     def _find_models(self) -> Iterable[FoundModel]:
         """The models on this machine; the memory of the one that is open counts as free."""
@@ -255,48 +264,7 @@ class ExplorerScreen(TakeAway, WhatIfActions, Screen[None]):
         self.session.stopping = True
         self._stale = True
 
-    # -- cursor and mode ---------------------------------------------------------------------
-
-    def on_pane_cursor_moved(self, event: Pane.CursorMoved) -> None:
-        """A click or a wheel in a pane moves the one cursor."""
-        event.stop()
-        self.session.put(event.token, event.layer, event.expert)
-        self._stale = True
-
-    def action_move_token(self, by: int) -> None:
-        """Along the tokens."""
-        self.session.move_token(by)
-        self._stale = True
-
-    def action_move_layer(self, by: int) -> None:
-        """Along the layers."""
-        self.session.put(layer=self.session.cursor.layer + by)
-        self._stale = True
-
-    def action_move_expert(self, by: int) -> None:
-        """Along the experts."""
-        self.session.put(expert=self.session.cursor.expert + by)
-        self._stale = True
-
-    def action_move_chosen(self, by: int) -> None:
-        """Along the experts that ran at the cursor."""
-        self.session.move_chosen(by)
-        self._stale = True
-
-    def action_step(self, by: int) -> None:
-        """Along the recording."""
-        self.session.step(by)
-        self._stale = True
-
-    def action_first_token(self) -> None:
-        """To the first token."""
-        self.session.put(token=0)
-        self._stale = True
-
-    def action_follow(self) -> None:
-        """To the newest token, and stay on it."""
-        self.session.follow()
-        self._stale = True
+    # -- view and mode -----------------------------------------------------------------------
 
     def action_pause(self) -> None:
         """Freeze the view, or go on; the run is not touched."""
@@ -333,6 +301,10 @@ class ExplorerScreen(TakeAway, WhatIfActions, Screen[None]):
     def action_show_pane(self, number: int) -> None:
         """Go to the pane with that number."""
         self._focus_pane(number)
+
+    def action_suites(self) -> None:
+        """Go to the pane that shows a batch result."""
+        self._focus_pane(ORDER.index(SUITES) + 1)
 
     def action_next_pane(self, by: int) -> None:
         """Go to the next pane, on the screen or not."""

@@ -1,0 +1,313 @@
+"""A suite's result as sections: what was asked, what was found, and what speaks against it.
+
+Every drawer (report, terminal, explorer) shows these and nothing else, so that all of them show
+the same numbers. A suite adds sections of its own results in a module beside it, see `OWN`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from moetui.suites import attention_router_sections
+from moetui.suites.results import Measure, ModelRecord, Separation, SuiteResult, Verdict
+from moetui.suites.tables import Section, Table, Value
+from moetui.trace import ModelInfo
+
+# What a check is called, and what came of it.
+Checks = tuple[tuple[str, Value], ...]
+
+
+class Own(NamedTuple):
+    """What a suite shows of its own results.
+
+    sections: of the whole result. checks: rows of the sanity table for one trained model.
+    """
+
+    sections: Callable[[SuiteResult], tuple[Section, ...]]
+    checks: Callable[[SuiteResult, str], Checks]
+
+
+# Suite → its own sections; a suite that is not here has the general ones only.
+OWN: Mapping[str, Own] = {
+    "attention_router": Own(attention_router_sections.sections, attention_router_sections.checks),
+}
+
+
+def sections(result: SuiteResult) -> tuple[Section, ...]:
+    """Everything, in the order in which a reviewer asks."""
+    own = OWN[result.suite].sections(result) if result.suite in OWN else ()
+    return (
+        question(result),
+        verdicts(result),
+        measures(result),
+        *separation(result),
+        *own,
+        *published(result),
+        sanity(result),
+        *failures(result),
+        *caveats(result),
+        provenance(result),
+    )
+
+
+def summary(result: SuiteResult) -> tuple[Section, ...]:
+    """What a run ends with on a terminal: the answer and what speaks against it."""
+    answers = verdicts(result)
+    return (
+        # What the verdicts rest on stands among the measures.
+        Section(heading=answers.heading, text=answers.text),
+        measures(result),
+        *separation(result),
+        *failures(result),
+        *caveats(result),
+    )
+
+
+def question(result: SuiteResult) -> Section:
+    """What was asked, and of which models."""
+    rows = tuple(_model_row(record) for record in result.models)
+    columns = (
+        "model", "architecture", "layers", "experts", "top-k", "router bits", "computed in",
+        "digest",
+    )  # fmt: skip
+    return Section(
+        heading="Question",
+        text=(result.question,),
+        tables=(Table(title="Models", columns=columns, rows=rows),),
+    )
+
+
+def verdicts(result: SuiteResult) -> Section:
+    """The seed's verdict beside the corrected one, with rule, evidence and why they differ."""
+    both = (result.verdict.seed, result.verdict.corrected)
+    evidence = tuple(
+        (verdict.label, measure.model, measure.name, measure.statistic)
+        for verdict in both
+        for measure in verdict.evidence
+    )
+    columns = ("rule", "model", "measure", "value")
+    table = Table(title="What the verdicts rest on", columns=columns, rows=evidence)
+    return Section(
+        heading="Verdicts",
+        text=(*map(_answer, both), f"Why they differ: {result.verdict.why_they_differ}"),
+        tables=(table,) if evidence else (),
+    )
+
+
+def _answer(verdict: Verdict) -> str:
+    """Whose rule, what it says, and the rule itself."""
+    said = verdict.statement.removeprefix(f"{verdict.outcome}: ")
+    label = f"{verdict.label[:1].upper()}{verdict.label[1:]}"
+    return f"{label}: {verdict.outcome}: {said}. The rule: {verdict.rule}."
+
+
+def measures(result: SuiteResult) -> Section:
+    """The headline numbers, a table for each model, seed and corrected under one another."""
+    tables = tuple(
+        Table(
+            title=_titled(record),
+            columns=("definition", "measure", "value"),
+            rows=tuple(
+                (measure.label, measure.name, measure.statistic)
+                for measure in result.measures
+                if measure.model == record.name
+            ),
+        )
+        for record in result.models
+        if any(measure.model == record.name for measure in result.measures)
+    )
+    text = () if tables else ("Nothing was measured.",)
+    return Section(heading="Measures", text=text, tables=tables)
+
+
+def separation(result: SuiteResult) -> Iterator[Section]:
+    """Which numbers of a trained model differ from those of the same model untrained."""
+    if not result.separation:
+        yield Section(
+            heading="Against the null model",
+            text=(
+                "No null model was run (--null-model). Nothing here shows that training made any "
+                "of these numbers: a model with random weights may show the same.",
+            ),
+        )
+        return
+    columns = (
+        "definition", "measure", "trained", "null model", "trained − null", "verdict",
+    )  # fmt: skip
+    tables = tuple(
+        Table(
+            title=f"{model}, trained and with weights drawn anew ({null_model})",
+            columns=columns,
+            rows=tuple(_separation_row(s) for s in found),
+        )
+        for (model, null_model), found in _by_model(result.separation).items()
+    )
+    yield Section(
+        heading="Against the null model",
+        text=tuple(_separation_text(result.separation)),
+        tables=tables,
+    )
+
+
+def _by_model(
+    found: tuple[Separation, ...],
+) -> dict[tuple[str, str], list[Separation]]:
+    grouped: dict[tuple[str, str], list[Separation]] = {}
+    for one in found:
+        grouped.setdefault((one.model, one.null_model), []).append(one)
+    return grouped
+
+
+def _separation_row(found: Separation) -> tuple[Value, ...]:
+    why = f": {found.reason}" if found.reason else ""
+    return (
+        found.label, found.name, found.trained, found.null, found.difference,
+        f"{found.verdict}{why}",
+    )  # fmt: skip
+
+
+def _separation_text(found: tuple[Separation, ...]) -> Iterator[str]:
+    """What separates and what does not, in words: the second is what a reader must not miss."""
+    said = {
+        "does not separate": "Not told apart from a model with random weights",
+        "inconclusive": "Not decided",
+        "separates": "Told apart from a model with random weights",
+    }
+    for verdict, words in said.items():
+        names = [f"{s.model}: {s.name} ({s.label})" for s in found if s.verdict == verdict]
+        if names:
+            yield f"{words} ({len(names)} of {len(found)}): {'; '.join(names)}."
+
+
+def published(result: SuiteResult) -> Iterator[Section]:
+    """The seed's published numbers of real models, beside ours where a measure has that name."""
+    if not result.published:
+        return
+    models = [record.name for record in result.models if record.null_of is None]
+    ours = {(measure.model, measure.name): measure for measure in result.measures}
+    rows = tuple(
+        (
+            known.model,
+            known.measure,
+            known.value,
+            *(_statistic(ours.get((model, known.measure))) for model in models),
+        )
+        for known in result.published
+    )
+    columns = ("published for", "measure", "published value", *(f"here: {m}" for m in models))
+    yield Section(
+        heading="Published values",
+        text=(
+            "As published by the seed for real models; they were not measured here and have no "
+            "interval. Other models need not give the same numbers.",
+        ),
+        tables=(Table(title="Published beside measured", columns=columns, rows=rows),),
+    )
+
+
+def sanity(result: SuiteResult) -> Section:
+    """What must hold before any number here means something."""
+    own = OWN[result.suite].checks if result.suite in OWN else None
+    rows: list[tuple[Value, ...]] = []
+    for record in result.models:
+        if record.null_of is not None:
+            continue
+        nulls = [other.name for other in result.models if other.null_of == record.name]
+        checks: Checks = (
+            *_reading_checks(record.info),
+            ("null model", ", ".join(nulls) or "not run"),
+            *(own(result, record.name) if own is not None else ()),
+        )
+        rows += [(record.name, check, outcome) for check, outcome in checks]
+    return Section(
+        heading="Sanity",
+        tables=(Table(title="Checks", columns=("model", "check", "outcome"), rows=tuple(rows)),),
+    )
+
+
+def _reading_checks(info: ModelInfo | None) -> Checks:
+    """What the model's own self-test said when it was loaded."""
+    if info is None:
+        return (("model", "not loaded"),)
+    if not info.is_moe:
+        return (("routers", info.routing_error or "none: a dense model"),)
+    bits = "not quantised" if info.router_bits is None else f"{info.router_bits} bits"
+    return (
+        ("experts read are those that the model's own forward ran", info.routing_error or "yes"),
+        ("router logits are the sum of their parts", info.decomposition_error or "yes"),
+        ("lens at the last layer is the model's output", info.lens_error or "yes"),
+        ("router precision", bits),
+    )
+
+
+def failures(result: SuiteResult) -> Iterator[Section]:
+    """What failed or stayed open, and why."""
+    rows = tuple(
+        (cell.model, cell.analysis, cell.status, cell.reason or "")
+        for cell in result.cells
+        if cell.status != "done"
+    )
+    if rows:
+        columns = ("model", "analysis", "status", "reason")
+        yield Section(
+            heading="Failed or inconclusive",
+            tables=(Table(title="Analyses without a full result", columns=columns, rows=rows),),
+        )
+
+
+def caveats(result: SuiteResult) -> Iterator[Section]:
+    """What a reader must know before quoting."""
+    if result.caveats:
+        yield Section(heading="Caveats", text=tuple(dict.fromkeys(result.caveats)))
+
+
+def provenance(result: SuiteResult) -> Section:
+    """Everything that is needed to get the same numbers again."""
+    parameters = tuple((name, _json(value)) for name, value in result.parameters.items())
+    circumstances: dict[str, Value] = {
+        "seed of all random draws": str(result.seed),
+        "digest of the prompts": result.prompts_digest,
+        "started": result.started,
+        "finished": result.finished,
+        **result.versions,
+        **result.environment,
+    }
+    times = tuple((cell.model, cell.analysis, cell.status, cell.seconds) for cell in result.cells)
+    return Section(
+        heading="How it was made",
+        tables=(
+            Table(title="Parameters", columns=("parameter", "value"), rows=parameters),
+            Table(
+                title="Circumstances",
+                columns=("what", "value"),
+                rows=tuple(circumstances.items()),
+            ),
+            Table(title="Analyses", columns=("model", "analysis", "status", "seconds"), rows=times),
+        ),
+    )
+
+
+def _model_row(record: ModelRecord) -> tuple[Value, ...]:
+    info = record.info
+    if info is None:
+        return (_titled(record), f"not usable: {record.failure}", *[None] * 6)
+    routed = (info.num_experts, info.top_k) if info.is_moe else (None, None)
+    return (
+        _titled(record), info.architecture, info.num_layers, *routed, info.router_bits,
+        f"{info.dtype} on {info.backend}", info.digest[:12],
+    )  # fmt: skip
+
+
+def _titled(record: ModelRecord) -> str:
+    return record.name if record.null_of is None else f"{record.name} (null of {record.null_of})"
+
+
+def _statistic(measure: Measure | None) -> Value:
+    return None if measure is None else measure.statistic
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
