@@ -36,9 +36,14 @@ class ProbeFeatures:
     expert_ids: ExpertIds
 
 
+def layer_at(depth: float, num_layers: int) -> int:
+    """The decoder layer at a depth from 0 to 1: layer 4 of 16 at 0.25."""
+    return min(int(num_layers * depth), num_layers - 1)
+
+
 def probe_layers(num_layers: int, depths: Sequence[float] = DEPTHS) -> tuple[int, ...]:
     """The decoder layers at `depths`, each once, in order."""
-    return tuple(sorted({min(int(num_layers * depth), num_layers - 1) for depth in depths}))
+    return tuple(sorted({layer_at(depth, num_layers) for depth in depths}))
 
 
 def nearest_routing(layer: int, moe_layers: Sequence[int]) -> int:

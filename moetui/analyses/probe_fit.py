@@ -165,7 +165,7 @@ def accuracy(
 
     Wordings are the unit, not prompts: a probe is right or wrong about a wording as a whole.
     """
-    hits, sizes = _by_wording(items, predicted == items.labels)
+    hits, sizes = by_wording(items, predicted == items.labels)
     found = rate(hits, sizes, seed=seed)
     low, high = np.quantile(chance.null, [0.025, 0.975])
     return replace(
@@ -226,7 +226,7 @@ def _least_squares(train: Numbers, test: Numbers) -> Numbers:
 def gain(items: Items, predicted: Labels, baseline: Labels, *, seed: int) -> Statistic:
     """Accuracy less that of a baseline on the same prompts, interval over wordings."""
     right = (predicted == items.labels).astype(float) - (baseline == items.labels)
-    sums, sizes = _by_wording(items, right)
+    sums, sizes = by_wording(items, right)
     found = document_bootstrap(
         ratio_of_sums(sums, sizes), len(sums), seed=seed, n_tokens=len(items.labels)
     )
@@ -257,7 +257,7 @@ def against_controls(
     items: Items, predicted: Labels, reached: Numbers, *, seed: int
 ) -> tuple[Statistic, Statistic]:
     """Accuracy where wordings were seen with the control task as null, and the selectivity."""
-    hits, sizes = _by_wording(items, predicted == items.labels)
+    hits, sizes = by_wording(items, predicted == items.labels)
     found = rate(hits, sizes, seed=seed)
     assert found.value is not None
     low, high = (float(q) for q in np.quantile(reached, [0.025, 0.975]))
@@ -283,7 +283,7 @@ def against_controls(
     return seen_accuracy, selectivity
 
 
-def _by_wording(items: Items, values: NDArray[Any]) -> tuple[Numbers, Numbers]:
+def by_wording(items: Items, values: NDArray[Any]) -> tuple[Numbers, Numbers]:
     """Sums of values [n] by wording, and how many prompts each has."""
     _, of = np.unique(items.wordings, return_inverse=True)
     sums: Numbers = np.bincount(of, values.astype(float)).astype(float)

@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moetui.analyses.probe_features import (
+    DEPTHS,
     ProbeFeatures,
     chosen_experts,
+    layer_at,
     router_logits,
     token_counts,
 )
@@ -62,15 +64,16 @@ class WordingScore(msgspec.Struct, frozen=True, kw_only=True):
 class Probe(msgspec.Struct, frozen=True, kw_only=True):
     """One kind of features, at one layer where they are of a layer.
 
-    width: how many features. unseen: accuracy on templates and operands that the probe never saw;
-    without_symbol: the same over prompts that hold no operator symbol; seen: operands held out,
-    wordings seen, with the control task as null; selectivity: seen less control. gain: unseen less
-    that of the bag of tokens (None for that itself). predicted: for each prompt of the set, by a
-    probe that saw neither its template nor its operands. not_converged of fits reached the limit
-    of iterations.
+    depth: as asked for; layer: the one that was read there. width: how many features.
+    unseen: accuracy on templates and operands that the probe never saw; without_symbol: the same
+    over prompts that hold no operator symbol; seen: operands held out, wordings seen, with the
+    control task as null; selectivity: seen less control. gain: unseen less that of the bag of
+    tokens (None for that itself). predicted: for each prompt of the set, by a probe that saw
+    neither its template nor its operands. not_converged of fits reached the limit of iterations.
     """
 
     features: str
+    depth: float | None
     layer: int | None
     width: int
     unseen: Statistic
@@ -102,9 +105,9 @@ class Probes(msgspec.Struct, frozen=True, kw_only=True, tag="probes"):
     reason: str | None
     warnings: tuple[str, ...]
 
-    def probe(self, features: str, layer: int | None = None) -> Probe | None:
-        """The probe of these features at this layer; None where there is none."""
-        found = (p for p in self.probes if (p.features, p.layer) == (features, layer))
+    def probe(self, features: str, depth: float | None = None) -> Probe | None:
+        """The probe of these features at this depth; None where there is none."""
+        found = (p for p in self.probes if (p.features, p.depth) == (features, depth))
         return next(found, None)
 
 
@@ -115,35 +118,40 @@ def probes(
     items: Sequence[TaskPrompt],
     features: ProbeFeatures,
     *,
+    depths: Sequence[float] = DEPTHS,
     seed: int,
 ) -> Probes:
-    """All probes of one model from the features of the seed's prompts and of the larger set.
+    """All probes of one model from the features of the seed's prompts and of the larger set, both
+    read at `depths`.
 
     Below 100 prompts a class or 5 templates a warning; below 10 prompts a class, 2 templates or
     2 pairs of operands inconclusive, without the corrected probes.
     """
     coded = coded_items(items)
-    reason = _too_few(coded)
+    reason = too_few(coded)
+    # By layer; where two depths are one layer, it goes by the first.
+    asked = {layer_at(d, info.num_layers): d for d in sorted(depths, reverse=True)}
     with one_thread():
-        found = () if reason else _all_probes(items, coded, features, seed)
+        found = () if reason else _all_probes(items, coded, features, asked, seed)
     return Probes(
         seed_definition=DEFINITION,
         seed=tuple(
             seed_probe(
                 seed_features.residual[:, index].astype(float),
                 [item.task for item in seed_items],
-                int(layer),
+                depth=asked[layer],
+                layer=layer,
                 seed=seed,
             )
-            for index, layer in enumerate(seed_features.layers)
+            for index, layer in enumerate(seed_features.layers.tolist())
         ),
         prompts=tuple(items),
-        most_frequent=_most_frequent(coded, seed=seed),
+        most_frequent=most_frequent(coded, seed=seed),
         probes=found,
         no_routing=None if info.is_moe else _why_no_routing(info),
         verdict="inconclusive" if reason else "measured",
         reason=reason,
-        warnings=_warnings(coded),
+        warnings=warnings_of(coded),
     )
 
 
@@ -160,23 +168,27 @@ def coded_items(items: Sequence[TaskPrompt]) -> Items:
 
 
 def _all_probes(
-    items: Sequence[TaskPrompt], coded: Items, features: ProbeFeatures, seed: int
+    items: Sequence[TaskPrompt],
+    coded: Items,
+    features: ProbeFeatures,
+    asked: dict[int, float],
+    seed: int,
 ) -> tuple[Probe, ...]:
     folds = operand_folds(coded, seed=seed)
     tokens = token_counts(features).astype(float)
     baseline = predict(tokens, coded.labels, unseen(coded, folds))
     read = _Reading(items, coded, folds, baseline, seed)
     found = [
-        read.probe(TOKENS, None, tokens, baseline),
-        read.probe(EMBEDDING, None, features.embedding),
+        read.probe(TOKENS, tokens, predicted=baseline),
+        read.probe(EMBEDDING, features.embedding),
     ]
-    for index, layer in enumerate(features.layers.tolist()):
-        found.append(read.probe(RESIDUAL, layer, features.residual[:, index]))
+    at = [(asked[layer], layer) for layer in features.layers.tolist()]
+    for index, place in enumerate(at):
+        found.append(read.probe(RESIDUAL, features.residual[:, index], place))
     for index, layer in enumerate(features.routing_layers.tolist()):
-        if layer in features.routing_layers[:index]:
-            continue
-        found.append(read.probe(LOGITS, layer, router_logits(features, index)))
-        found.append(read.probe(CHOSEN, layer, chosen_experts(features, index)))
+        place = (at[index][0], layer)
+        found.append(read.probe(LOGITS, router_logits(features, index), place))
+        found.append(read.probe(CHOSEN, chosen_experts(features, index), place))
     return tuple(found)
 
 
@@ -198,11 +210,13 @@ class _Reading:
     def probe(
         self,
         name: str,
-        layer: int | None,
         features: NDArray[np.floating],
+        place: tuple[float, int] | None = None,
+        *,
         predicted: Predictions | None = None,
     ) -> Probe:
-        """The probe of `features` [n, width]; predicted: where it has been made already."""
+        """The probe of `features` [n, width]; place: depth and layer; predicted: where that has
+        been made already."""
         coded, folds, seed = self._coded, self._folds, self._seed
         X = np.asarray(features, float)
         found = predicted or predict(X, coded.labels, unseen(coded, folds))
@@ -214,7 +228,8 @@ class _Reading:
         )
         return Probe(
             features=name,
-            layer=layer,
+            depth=None if place is None else place[0],
+            layer=None if place is None else place[1],
             width=X.shape[1],
             unseen=accuracy(coded, found.labels, chance, seed=seed),
             without_symbol=self._of_words(found.labels, of_words),
@@ -245,7 +260,7 @@ class _Reading:
         )
 
 
-def _most_frequent(coded: Items, *, seed: int) -> Statistic:
+def most_frequent(coded: Items, *, seed: int) -> Statistic:
     """What sklearn's DummyClassifier reaches: the commonest label, whatever the prompt."""
     counts = np.bincount(coded.labels, minlength=coded.classes)
     size = int(counts.sum())
@@ -266,7 +281,8 @@ def _sizes(coded: Items) -> dict[str, float]:
     return {"items_per_class": smallest, "templates": len(np.unique(coded.templates))}
 
 
-def _too_few(coded: Items) -> str | None:
+def too_few(coded: Items) -> str | None:
+    """Why nothing can be said of so few prompts, None where something can."""
     sizes, operands = _sizes(coded), len(np.unique(coded.operands))
     if sizes["templates"] < 2 or operands < 2:
         return "one template, or one pair of operands: nothing can be held out"
@@ -275,6 +291,7 @@ def _too_few(coded: Items) -> str | None:
     return None
 
 
-def _warnings(coded: Items) -> tuple[str, ...]:
+def warnings_of(coded: Items) -> tuple[str, ...]:
+    """Sizes below the minimum of a probe."""
     told = warning(PROBE, **_sizes(coded))
     return () if told is None else (told,)

@@ -30,15 +30,19 @@ DEFINITION = (
 
 
 class SeedProbe(msgspec.Struct, frozen=True, kw_only=True):
-    """The seed's probe at one layer. predicted: for each prompt of its classes, in order."""
+    """The seed's probe at one layer, asked for by its depth. predicted: for each prompt of its
+    classes, in order."""
 
+    depth: float
     layer: int
     accuracy: Statistic
     tasks: tuple[Task, ...]
     predicted: tuple[Task, ...]
 
 
-def seed_probe(hidden: Numbers, tasks: Sequence[Task], layer: int, *, seed: int) -> SeedProbe:
+def seed_probe(
+    hidden: Numbers, tasks: Sequence[Task], *, depth: float, layer: int, seed: int
+) -> SeedProbe:
     """The probe at `layer`; hidden: [n, H], the last tokens of the seed's prompts, tasks: [n]."""
     kept = np.array([task in CLASSES for task in tasks])
     chosen = [task for task in tasks if task in CLASSES]
@@ -51,6 +55,7 @@ def seed_probe(hidden: Numbers, tasks: Sequence[Task], layer: int, *, seed: int)
     value = float((predicted == labels).mean())
     low, high = np.quantile(null, [0.025, 0.975])
     return SeedProbe(
+        depth=depth,
         layer=layer,
         accuracy=Statistic(
             value=value,

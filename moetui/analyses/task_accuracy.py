@@ -129,15 +129,15 @@ def settled(text: str) -> bool:
     return bool(after) and re.fullmatch(r" ?/? ?", after) is None
 
 
-def answered(model: Forward, item: TaskPrompt, *, to_the_end: int | None = None) -> Answered:
-    """The model's greedy answer to one problem; generation ends with its number.
+def answered(
+    model: Forward, item: TaskPrompt, *, max_tokens: int = MAX_TOKENS, to_the_end: bool = False
+) -> Answered:
+    """The model's greedy answer to one problem, of at most `max_tokens` tokens.
 
-    to_the_end: generate so many tokens whatever they are.
+    to_the_end: generate as many; otherwise generation ends with its number.
     """
-    if to_the_end is None:
-        text = model.continuation(item.prompt, MAX_TOKENS, until=settled)
-    else:
-        text = model.continuation(item.prompt, to_the_end)
+    until = (lambda text: False) if to_the_end else settled
+    text = model.continuation(item.prompt, max_tokens, until=until)
     number = whole_number(text)
     return Answered(
         prompt=item.prompt,

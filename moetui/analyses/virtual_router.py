@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moetui.analyses.linear_route import LinearRoute, fit_route
-from moetui.analyses.probe_features import last_hidden, probe_layers
+from moetui.analyses.probe_features import last_hidden, layer_at
 from moetui.errors import UsageError
 from moetui.stats import MIN_DOCUMENTS, Statistic, wilson
 from moetui.trace import Forward
@@ -70,7 +70,7 @@ class VirtualExpertRouter:
     def __init__(self, model: Forward, routing_layer: int | None = None) -> None:
         layers = model.info.num_layers
         if routing_layer is None:
-            (routing_layer,) = probe_layers(layers, (DEPTH,))
+            routing_layer = layer_at(DEPTH, layers)
         if not 0 <= routing_layer < layers:
             raise UsageError(
                 f"{model.info.name} has no layer {routing_layer}", f"layers are 0 to {layers - 1}"

@@ -13,6 +13,9 @@ import msgspec
 
 from moetui.analyses.attention_router import CorpusDecomposition, PromptDecomposition
 from moetui.analyses.context_sensitivity import ContextSensitivity
+from moetui.analyses.probes import Probes
+from moetui.analyses.task_accuracy import TaskAccuracy
+from moetui.analyses.virtual_experts import VirtualExperts
 from moetui.errors import UsageError
 from moetui.stats import Statistic
 from moetui.trace import ModelInfo, to_json
@@ -21,7 +24,14 @@ from moetui.trace.file import write_atomically
 SCHEMA_VERSION = 1
 
 # Every analysis has one result type; its tag is the "type" field in the JSON.
-AnalysisResult = PromptDecomposition | CorpusDecomposition | ContextSensitivity
+AnalysisResult = (
+    PromptDecomposition
+    | CorpusDecomposition
+    | ContextSensitivity
+    | Probes
+    | TaskAccuracy
+    | VirtualExperts
+)
 
 Status = Literal["done", "inconclusive", "failed"]
 SeparationVerdict = Literal["separates", "does not separate", "inconclusive"]

@@ -60,7 +60,8 @@ def features_of(hidden: np.ndarray, experts: int = 0) -> ProbeFeatures:
 def probed(hidden: np.ndarray, items: tuple[TaskPrompt, ...], experts: int = 0, seed: int = 0):  # type: ignore[no-untyped-def]
     info = make_model_info(moe_layers=(1,) if experts else (), hidden_size=H)
     of_seed = features_of(np.random.default_rng(seed).normal(size=(len(SEED_PROMPTS), H)))
-    return probes(info, SEED_PROMPTS, of_seed, items, features_of(hidden, experts), seed=seed)
+    return probes(info, SEED_PROMPTS, of_seed, items, features_of(hidden, experts),
+                  depths=(0.25,), seed=seed)  # fmt: skip
 
 
 def by_wording(items: tuple[TaskPrompt, ...], rng: np.random.Generator, noise: float) -> np.ndarray:
@@ -118,14 +119,14 @@ def test_a_planted_subspace_is_found_through_unseen_words_and_numbers() -> None:
     hidden = by_wording(items, rng, 0.3)
     hidden[:, :4] += 6 * np.eye(4)[[TASKS.index(item.task) for item in items]]
     found = probed(hidden, items, experts=6)
-    residual, bag = found.probe(RESIDUAL, 1), found.probe(TOKENS)
+    residual, bag = found.probe(RESIDUAL, 0.25), found.probe(TOKENS)
     assert residual.unseen.value > 0.95 and residual.unseen.p <= 0.001
     assert residual.without_symbol.value > 0.95
     assert residual.gain.value == pytest.approx(residual.unseen.value - bag.unseen.value)
     assert residual.gain.ci_low > 0.5
     # The router sees the planted directions too; its choice of two of six keeps most of it.
-    assert found.probe(LOGITS, 1).unseen.value > 0.95
-    assert found.probe(CHOSEN, 1).unseen.value > 0.5
+    assert found.probe(LOGITS, 0.25).unseen.value > 0.95
+    assert found.probe(CHOSEN, 0.25).unseen.value > 0.5
     assert found.no_routing is None
 
 
@@ -135,7 +136,7 @@ def test_features_that_hold_only_the_wording_are_of_use_only_where_it_was_seen()
     one_hot = np.eye(28)[coded.wordings]
     rng = np.random.default_rng(0)
     hidden = one_hot @ rng.normal(size=(28, H)) + 0.01 * rng.normal(size=(len(items), H))
-    residual = probed(hidden, items).probe(RESIDUAL, 1)
+    residual = probed(hidden, items).probe(RESIDUAL, 0.25)
     assert residual.seen.value > 0.9
     # Any label of a wording can be remembered: so says the control task.
     assert residual.seen.null_mean > 0.85 and abs(residual.selectivity.value) < 0.06
@@ -182,12 +183,14 @@ def test_dealing_operations_anew_keeps_one_of_each_in_every_template() -> None:
 def test_the_interval_is_over_wordings_and_the_size_is_told() -> None:
     items = crossed_prompts(PAIRS, seed=0)
     found = probed(np.random.default_rng(1).normal(size=(len(items), H)), items)
-    unseen_accuracy = found.probe(RESIDUAL, 1).unseen
+    unseen_accuracy = found.probe(RESIDUAL, 0.25).unseen
     assert unseen_accuracy.n_documents == 28 and unseen_accuracy.n_tokens == len(items)
     assert "approximate" in unseen_accuracy.caveat
     assert found.verdict == "measured" and "42 items" in found.warnings[0]
-    scores = found.probe(RESIDUAL, 1).by_wording
-    right = sum(p == i.task for p, i in zip(found.probe(RESIDUAL, 1).predicted, items, strict=True))
+    scores = found.probe(RESIDUAL, 0.25).by_wording
+    right = sum(
+        p == i.task for p, i in zip(found.probe(RESIDUAL, 0.25).predicted, items, strict=True)
+    )
     assert sum(s.right for s in scores) == right
     assert unseen_accuracy.value == pytest.approx(right / len(items))
 
@@ -242,7 +245,7 @@ def test_the_least_squares_probe_is_a_ridge_regression() -> None:
 def test_the_seeds_probe_fits_random_labels_of_nine_prompts_as_well() -> None:
     tasks = [item.task for item in SEED_PROMPTS]
     hidden = np.random.default_rng(0).normal(size=(12, 128))
-    found = seed_probe(hidden, tasks, 4, seed=0).accuracy
+    found = seed_probe(hidden, tasks, depth=0.25, layer=4, seed=0).accuracy
     assert found.value == 1.0 and found.n_documents == 9
     assert found.null_mean == 1.0 and found.p == 1.0 and found.ci_low is None
 
@@ -258,7 +261,7 @@ def test_the_seeds_probe_is_gradient_descent_on_its_weights() -> None:
         W += X.T @ (Y - z / z.sum(1, keepdims=True)) / 9 / 2
     expected = (X @ W).argmax(1)
     names = ("addition", "subtraction", "multiplication")
-    found = seed_probe(hidden, tasks, 4, seed=0)
+    found = seed_probe(hidden, tasks, depth=0.25, layer=4, seed=0)
     assert found.predicted == tuple(names[i] for i in expected)
     assert found.accuracy.value == pytest.approx((expected == np.repeat(range(3), 3)).mean())
 

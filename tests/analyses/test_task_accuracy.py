@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
+import moetui
 from moetui.analyses.task_accuracy import (
     MAX_TOKENS,
     Answered,
@@ -51,7 +52,7 @@ def test_generation_ends_with_the_number_and_the_seeds_goes_on() -> None:
     model = TaskForward(writes=lambda prompt: "8\n9 - 3 = 6")
     item = SEED_PROMPTS[0]
     assert answered(model, item).text == "8\n"
-    assert answered(model, item, to_the_end=10).text == "8\n9 - 3 = "
+    assert answered(model, item, max_tokens=10, to_the_end=True).text == "8\n9 - 3 = "
     assert len(answered(TaskForward(writes=lambda prompt: "1" * 99), item).text) == MAX_TOKENS
 
 
@@ -130,7 +131,7 @@ def test_equal_models_do_not_differ_and_problems_of_one_alone_are_left_out() -> 
 
 def _measured(writes, items):  # type: ignore[no-untyped-def]
     model = TaskForward(writes=writes)
-    seeds = [answered(model, item, to_the_end=10) for item in SEED_PROMPTS]
+    seeds = [answered(model, item, max_tokens=10, to_the_end=True) for item in SEED_PROMPTS]
     return task_accuracy(seeds, [answered(model, item) for item in items], seed=0)
 
 
@@ -143,3 +144,19 @@ def _outcomes(right: list[int]) -> TaskAccuracy:
         for i, hit in enumerate(right)
     ]  # fmt: skip
     return task_accuracy([], items, seed=0)
+
+
+@pytest.mark.parametrize("name", ["demo", "demo-dense"])
+def test_one_digit_problems_are_all_solved_as_the_model_card_says(name: str) -> None:
+    """The card's figures were measured with transformers and torch."""
+    model = moetui.load(name)
+    items = [i for i in problems(8, seed=1) if all(int(n) < 10 for n in i.operands.split(","))]
+    assert len(items) >= 12
+    assert [said.prompt for item in items if not (said := answered(model, item)).exact] == []
+
+
+def test_the_first_prompts_of_the_card_are_continued_as_it_shows() -> None:
+    model = moetui.load("demo")
+    shown = {"5 + 3 = ": 8, "100 - 37 = ": 77, "12 * 11 = ": 140}
+    asked = [item for item in SEED_PROMPTS if item.prompt in shown]
+    assert {item.prompt: answered(model, item).number for item in asked} == shown
