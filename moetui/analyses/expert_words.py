@@ -11,7 +11,7 @@ permuted, as the tokens of one are not independent.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from moetui.analyses.task_words import Lexicon, Prompt
+from moetui.analyses.tuned_lens import leaving_streams
 from moetui.analyses.vocabulary_reading import label_log_odds
 from moetui.stats import Statistic, permutation_p
 from moetui.trace import NO_EXPERT, Forward, Trace
@@ -107,34 +108,20 @@ class ExpertWords(msgspec.Struct, frozen=True, kw_only=True, tag="expert_words")
 
 
 def expert_rows(
-    model: Forward,
-    prompts: Sequence[Prompt],
-    words: Lexicon,
-    said: Mapping[str, Sequence[str]],
-    *,
-    step: Callable[[int, int], None],
+    model: Forward, trace: Trace, task: int, words: Lexicon, spoken: Sequence[str]
 ) -> ExpertRows:
-    """Read every token of every prompt."""
-    layers = list(model.info.moe_layers)
-    tasks = [task.task for task in words.tasks]
-    weights, log_odds, lengths, seed = [], [], [], []
-    for done, prompt in enumerate(prompts, 1):
-        task, spoken = tasks.index(prompt.task), said.get(prompt.template, ())
-        trace = model.trace(prompt.text, lens=0, residuals=False)
-        read = model.read_words(prompt.text, words.token_ids)
-        logprobs = read.logprobs[:, layers].astype(np.float64)
-        weights.append(dense_weights(trace))
-        log_odds.append(label_log_odds(logprobs, words, task, spoken))
-        lengths.append(len(trace))
-        plain = np.exp(logprobs[-1][:, words.plain(task)])
-        seed.append(plain.max(-1, initial=0.0))
-        step(done, len(prompts))
+    """Every token of one prompt, from a trace with its streams. task: which of the lexicon's is
+    the prompt's; spoken: words that its template says."""
+    layers = trace.layers.tolist()
+    read = model.read_words(leaving_streams(trace), words.token_ids, layers=layers)
+    logprobs = read.logprobs.astype(np.float64)
+    plain = np.exp(logprobs[-1][:, words.plain(task)])
     return ExpertRows(
-        weights=np.concatenate(weights),
-        log_odds=np.concatenate(log_odds).astype(np.float32),
-        lengths=np.array(lengths, np.int64),
+        weights=dense_weights(trace),
+        log_odds=label_log_odds(logprobs, words, task, spoken).astype(np.float32),
+        lengths=np.array([len(trace)], np.int64),
         layers=np.array(layers, np.int64),
-        seed=np.stack(seed),
+        seed=plain.max(-1, initial=0.0)[None],
     )
 
 
@@ -183,7 +170,7 @@ def expert_words(
     T, L, E = rows.weights.shape
     weights = _standardised(rows.weights.reshape(T, L * E)).reshape(T, L, E)
     words = _standardised(rows.log_odds)
-    testable: NDArray[np.bool_] = np.logical_and(weights.any(0), words.any(0)[:, None])
+    testable = np.any(weights, axis=0) & np.any(words, axis=0)[:, None]
     tests = int(testable.sum())
     m, by_maximum = _plan(tests)
     rho = np.einsum("tl,tle->le", words, weights)

@@ -9,8 +9,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from moetui.stats import Estimator, Statistic, document_intervals, joined
-from moetui.trace import Forward, ModelInfo, TunedLens
+from moetui.stats import Estimator, Statistic, document_intervals
+from moetui.trace import Forward, ModelInfo, Trace, TunedLens
+from moetui.trace.types import Floats
 
 Numbers = NDArray[np.float64]
 
@@ -84,7 +85,6 @@ class LensFidelity(msgspec.Struct, frozen=True, kw_only=True, tag="lens_fidelity
     """How far each layer's reading is from the model's output, on text that fitted nothing."""
 
     layers: tuple[LayerFidelity, ...]
-    reason: str | None
 
 
 def why_not_tuned(info: ModelInfo, corpus_tokens: int) -> str | None:
@@ -180,13 +180,12 @@ def fidelity_rows(
     raw, tuned, sizes = [], [], []
     for done, text in enumerate(texts, 1):
         ids = model.tokenize(text)[:tokens]
-        rng = np.random.default_rng([seed, len(text), *text.encode()[:64]])
-        rows = np.sort(rng.choice(len(ids), min(positions, len(ids)), replace=False)).tolist()
-        none: list[int] = []
-        raw.append(model.read_words(ids, none, positions=rows).kl.sum(0, dtype=np.float64))
+        rng = np.random.default_rng([seed, *text.encode()[:64]])
+        rows = np.sort(rng.choice(len(ids), min(positions, len(ids)), replace=False))
+        leaving = leaving_streams(model.trace(ids, lens=0, streams=True))[rows]
+        raw.append(_total_kl(model, leaving, None))
         if lens is not None:
-            read = model.read_words(ids, none, positions=rows, tuned=lens)
-            tuned.append(read.kl.sum(0, dtype=np.float64))
+            tuned.append(_total_kl(model, leaving, lens))
         sizes.append(len(rows))
         step(done, len(texts))
     N = model.info.num_layers
@@ -197,8 +196,15 @@ def fidelity_rows(
     )
 
 
-def lens_fidelity(parts: Sequence[FidelityRows], reason: str | None, *, seed: int) -> LensFidelity:
-    """KL by layer with intervals over documents; reason: why there is no tuned lens."""
+def leaving_streams(trace: Trace) -> Floats:
+    """float32 [T, N, H], of a trace with its streams."""
+    if trace.streams is None:
+        raise ValueError("the trace was made without its streams")
+    return trace.streams.leaving
+
+
+def lens_fidelity(parts: Sequence[FidelityRows], *, seed: int) -> LensFidelity:
+    """KL by layer with intervals over documents."""
     raw = np.concatenate([part.raw for part in parts])
     tuned = np.concatenate([part.tuned for part in parts])
     sizes = np.concatenate([part.positions for part in parts]).astype(float)
@@ -212,8 +218,16 @@ def lens_fidelity(parts: Sequence[FidelityRows], reason: str | None, *, seed: in
             for layer, (one, other, gain) in enumerate(zip(of_raw, of_tuned, saved, strict=True))
             if one is not None
         ),
-        reason=None if both else joined(reason, "raw lens only"),
     )
+
+
+def _total_kl(model: Forward, leaving: Floats, lens: TunedLens | None) -> Numbers:
+    """[N]: KL of every layer, summed over the rows."""
+    nothing: list[int] = []
+    kl = model.read_words(leaving, nothing, tuned=lens, in_full=True).kl
+    assert kl is not None
+    total: Numbers = kl.sum(0, dtype=np.float64)
+    return total
 
 
 def _by_layer(sums: Numbers, sizes: Numbers, seed: int) -> list[Statistic | None]:

@@ -65,6 +65,15 @@ class LensAlignment(msgspec.Struct, frozen=True, kw_only=True):
     kl: Statistic
 
 
+class LensMean(msgspec.Struct, frozen=True, kw_only=True):
+    """One lens, mean over the layers read, so that no layer is picked for its result."""
+
+    lens: LensName
+    probability: Statistic
+    log_odds: Statistic
+    specificity: Statistic
+
+
 class LayerAlignment(msgspec.Struct, frozen=True, kw_only=True):
     """One layer: the seed's score, and the corrected ones of each lens. depth: layer / layers."""
 
@@ -99,6 +108,7 @@ class PromptSetAlignment(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     layers: tuple[LayerAlignment, ...]
+    means: tuple[LensMean, ...]
     peak_layer: int
     peak: Statistic
     said: dict[str, tuple[str, ...]]
@@ -107,10 +117,12 @@ class PromptSetAlignment(msgspec.Struct, frozen=True, kw_only=True):
 
 class VocabularyAlignment(msgspec.Struct, frozen=True, kw_only=True, tag="vocabulary_alignment"):
     """The words of a model's tasks through its lens; sets: the seed's prompts, then the larger
-    one, where there is one. tuned_reason: why there is no tuned lens, None where there is."""
+    one, where there is one. routers: whether the model has any. tuned_reason: why there is no
+    tuned lens, None where there is."""
 
     seed_definition: str
     definition: str
+    routers: bool
     words: tuple[TaskWords, ...]
     sets: tuple[PromptSetAlignment, ...]
     tuned_reason: str | None
@@ -145,6 +157,7 @@ def prompt_set_alignment(
             )
             for at, layer in enumerate(rows.layers)
         ),
+        means=tuple(_mean(lens, found, of) for lens, found in lenses),
         peak_layer=int(rows.layers[best]),
         peak=msgspec.structs.replace(
             scores[best], caveat=joined("largest of the layers", scores[best].caveat)
@@ -177,6 +190,18 @@ def _lens(lens: LensName, scores: LensScores, of: Labels) -> list[LensAlignment]
         )
         for at in range(scores.kl.shape[1])
     ]
+
+
+def _mean(lens: LensName, scores: LensScores, of: Labels) -> LensMean:
+    def over_layers(values: Numbers) -> Statistic:
+        return mean_of_own(values.mean(1, keepdims=True), of, caveat="mean over layers")[0]
+
+    return LensMean(
+        lens=lens,
+        probability=over_layers(scores.probability),
+        log_odds=over_layers(scores.log_odds),
+        specificity=over_layers(specificities(scores.log_odds)),
+    )
 
 
 def _rows(prompts: Sequence[Prompt], rows: VocabularyRows, of: Labels) -> list[PromptRow]:

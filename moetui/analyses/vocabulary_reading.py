@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
-from moetui.analyses.task_words import Lexicon, Prompt
+from moetui.analyses.task_words import Lexicon
+from moetui.errors import UsageError
 from moetui.trace import Forward, ModelInfo, TunedLens, WordReadout
+from moetui.trace.types import Floats
 
 Numbers = NDArray[np.float64]
 
@@ -58,39 +60,40 @@ def seed_layers(num_layers: int) -> tuple[int, ...]:
 
 
 def layers_of(info: ModelInfo, asked: Sequence[int] | None) -> tuple[int, ...]:
-    """The layers to read: those asked for that the model has, else the seed's."""
+    """The layers to read: those asked for, else the seed's. Raises UsageError for one too deep."""
     if asked is None:
         return seed_layers(info.num_layers)
-    return tuple(sorted({layer for layer in asked if layer < info.num_layers}))
+    if max(asked) >= info.num_layers:
+        raise UsageError(
+            f"layer {max(asked)} of {info.name}, which has {info.num_layers}",
+            f"its layers are 0 to {info.num_layers - 1}",
+        )
+    return tuple(sorted(set(asked)))
 
 
-def vocabulary_rows(
+def word_rows(
     model: Forward,
-    prompts: Sequence[Prompt],
+    leaving: Floats,
     words: Lexicon,
-    said: Mapping[str, Sequence[str]],
+    spoken: Sequence[str],
     *,
-    layers: Sequence[int] | None,
+    layers: Sequence[int],
     tuned: TunedLens | None,
-    step: Callable[[int, int], None],
 ) -> VocabularyRows:
-    """Read every prompt's last token. said: template → the words that it says."""
-    chosen = list(layers_of(model.info, layers))
-    seed, raw, translated = [], [], []
-    for done, prompt in enumerate(prompts, 1):
-        spoken = said.get(prompt.template, ())
-        read = model.read_words(prompt.text, words.token_ids, positions=[-1])
-        seed.append(_seed(read, words)[chosen])
-        raw.append(_scores(read, words, spoken, chosen))
-        if tuned is not None:
-            read = model.read_words(prompt.text, words.token_ids, positions=[-1], tuned=tuned)
-            translated.append(_scores(read, words, spoken, chosen))
-        step(done, len(prompts))
+    """Read the last token of one prompt, of which `leaving` [T, N, H] are the streams that leave
+    every layer. spoken: words that its template says."""
+
+    def read(lens: TunedLens | None) -> WordReadout:
+        return model.read_words(
+            leaving[-1:], words.token_ids, layers=layers, tuned=lens, in_full=True
+        )
+
+    raw = read(None)
     return VocabularyRows(
-        layers=np.array(chosen, np.int64),
-        seed=np.stack(seed),
-        raw=_stacked(raw),
-        tuned=_stacked(translated) if translated else None,
+        layers=np.array(layers, np.int64),
+        seed=_seed(raw, words)[None],
+        raw=_scores(raw, words, spoken),
+        tuned=None if tuned is None else _scores(read(tuned), words, spoken),
     )
 
 
@@ -121,39 +124,31 @@ def _log_mean(logprobs: Numbers) -> Numbers:
 
 
 def _seed(read: WordReadout, words: Lexicon) -> Numbers:
-    """[N, tasks]: the largest probability of a word as it stands; 0 where none is a token."""
+    """[M, tasks]: the largest probability of a word as it stands; 0 where none is a token."""
     of_tasks = [words.plain(task) for task in range(len(words.tasks))]
     table = np.exp(read.logprobs[-1].astype(np.float64))
     return np.stack([table[:, columns].max(-1, initial=0.0) for columns in of_tasks], axis=-1)
 
 
-def _scores(
-    read: WordReadout, words: Lexicon, spoken: Sequence[str], layers: list[int]
-) -> LensScores:
-    """The readings of one prompt, without the axis P."""
-    logprobs = read.logprobs[-1, layers].astype(np.float64)
-    ranks = read.ranks[-1, layers].astype(np.float64)
+def _scores(read: WordReadout, words: Lexicon, spoken: Sequence[str]) -> LensScores:
+    """The readings of one row, P = 1."""
+    assert read.ranks is not None and read.kl is not None
+    logprobs, ranks = read.logprobs.astype(np.float64), read.ranks.astype(np.float64)
     tasks = range(len(words.tasks))
     unsaid = [words.unsaid(task, spoken) for task in tasks]
     every = [words.forms[task] for task in tasks]
-    best = [ranks[:, columns].min(-1, initial=np.inf) for columns in unsaid]
+    best = [ranks[..., columns].min(-1, initial=np.inf) for columns in unsaid]
     return LensScores(
-        probability=np.stack([np.exp(logprobs[:, c]).sum(-1) for c in unsaid], axis=-1),
-        said=np.stack([np.exp(logprobs[:, c]).sum(-1) for c in every], axis=-1),
+        probability=np.stack([np.exp(logprobs[..., c]).sum(-1) for c in unsaid], axis=-1),
+        said=np.stack([np.exp(logprobs[..., c]).sum(-1) for c in every], axis=-1),
         log_odds=np.stack([label_log_odds(logprobs, words, t, spoken) for t in tasks], axis=-1),
         rank=np.stack(best, axis=-1),
-        kl=read.kl[-1, layers].astype(np.float64),
+        kl=read.kl.astype(np.float64),
     )
-
-
-def _stacked(rows: Sequence[LensScores]) -> LensScores:
-    return LensScores(**{name: np.stack([getattr(row, name) for row in rows]) for name in _FIELDS})
 
 
 def _joined(rows: Sequence[LensScores]) -> LensScores:
+    names = ("probability", "said", "log_odds", "rank", "kl")
     return LensScores(
-        **{name: np.concatenate([getattr(row, name) for row in rows]) for name in _FIELDS}
+        **{name: np.concatenate([getattr(row, name) for row in rows]) for name in names}
     )
-
-
-_FIELDS = ("probability", "said", "log_odds", "rank", "kl")

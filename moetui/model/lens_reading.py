@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
 import numpy as np
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from moetui.model.tuned_lens import Recipe, States
 
 Ids = NDArray[np.int32]
+Floats = NDArray[np.float32]
+
+_TYPES = {"bfloat16": mx.bfloat16, "float16": mx.float16}
 
 # Of the residual streams that a tuned lens is fitted to, which are held in memory.
 FIT_BYTES = 1 << 29
@@ -67,26 +70,33 @@ class LensReading(ABC):
 
     def read_words(
         self,
-        text_or_ids: str | Sequence[int] | Ids,
+        streams: Floats,
         token_ids: Sequence[int] | Ids,
         *,
-        positions: Sequence[int] | None = None,
+        layers: Sequence[int] | None = None,
         tuned: TunedLens | None = None,
+        in_full: bool = False,
     ) -> WordReadout:
-        """What the lens gives to `token_ids` after every layer, at `positions` (default: all).
+        """What the lens gives to `token_ids` for streams [P, N, H] as they leave every layer
+        (rows of `Trace.streams.leaving`), after `layers` (default: all).
 
-        tuned: read through its translators, which were fitted to this model. Raises UsageError
-        for what does not fit, ModelError where this architecture has no lens.
+        tuned: read through its translators, which were fitted to this model. in_full: ranks and
+        KL as well. Raises UsageError for what does not fit, ModelError where this architecture
+        has no lens.
         """
         self._check_lens()
-        ids, words = self.ids(text_or_ids), np.asarray(token_ids, np.int32).reshape(-1)
-        asked = range(len(ids)) if positions is None else positions
-        rows = _rows(list(asked), len(ids), f"of {len(ids)} tokens")
+        words = np.asarray(token_ids, np.int32).reshape(-1)
         if len(words) and not 0 <= words.min() <= words.max() < self.info.vocab_size:
             raise UsageError("a word that is no token of this model", "take ids from `token_id`")
+        shape = (self.info.num_layers, self.info.hidden_size)
+        if streams.shape[1:] != shape:
+            raise UsageError(f"streams of shape {streams.shape}", f"give [rows, {shape}]")
         if tuned is not None and tuned.digest != self.info.digest:
             raise UsageError("that tuned lens was fitted to another model", "fit one to this")
-        return self._read_words(self.states(ids, rows), words, rows, tuned)
+        chosen = list(range(shape[0]) if layers is None else layers)
+        # Back to the type in which they came: norm and head then compute what the model does.
+        hidden = mx.array(streams).astype(_TYPES.get(self.info.dtype, mx.float32))
+        return self._read_words(hidden, words, chosen, tuned, in_full)
 
     def fit_tuned_lens(
         self,
@@ -130,32 +140,37 @@ class LensReading(ABC):
             raise ModelError(self.info.lens_error, "the routing readings are not affected")
 
     def _read_words(
-        self, hidden: mx.array, words: Ids, rows: Ids, tuned: TunedLens | None
+        self, hidden: mx.array, words: Ids, layers: list[int], tuned: TunedLens | None, full: bool
     ) -> WordReadout:
         from moetui.model.tuned_lens import translate
 
-        P, N, _ = hidden.shape
-        step = self.lens_reader.chunk(P, N, self.info.vocab_size)
         read = hidden if tuned is None else translate(hidden, tuned)
-        found = [
-            self._chunk(read[start : start + step], hidden[start : start + step, -1], words)
-            for start in range(0, P, step)
-        ]
-        logprobs, ranks, kl = (np.concatenate(part) for part in zip(*found, strict=True))
-        return WordReadout(positions=rows, token_ids=words, logprobs=logprobs, ranks=ranks, kl=kl)
+        read = read[:, mx.array(layers)]
+        step = self.lens_reader.chunk(len(read), len(layers), self.info.vocab_size)
+        logprobs, ranks, kl = [], [], []
+        for start in range(0, len(read), step):
+            rows = slice(start, start + step)
+            table = self._logprobs(read[rows])
+            of_words = table[..., mx.array(words)] if len(words) else table[..., :0]
+            mx.eval(of_words)
+            logprobs.append(np.array(of_words))
+            if full:
+                ranks.append(_ranks(np.array(table), logprobs[-1]))
+                own = self._logprobs(hidden[rows, -1:])
+                kl.append(np.array(_divergence(own, table)))
+        return WordReadout(
+            layers=np.array(layers, np.int32),
+            token_ids=words,
+            logprobs=np.concatenate(logprobs),
+            ranks=np.concatenate(ranks) if full else None,
+            kl=np.concatenate(kl) if full else None,
+        )
 
-    def _chunk(self, read: mx.array, last: mx.array, words: Ids) -> tuple[Any, Any, Any]:
-        P, N, H = read.shape
-        logits = self.lens_reader.logits(read.reshape(P * N, H))
-        logprobs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
-        own = mx.repeat(self.lens_reader.logits(last), N, axis=0)
-        kl = divergence(own, logits)
-        mx.eval(logprobs, kl)
-        table = np.array(logprobs)
-        of_words = table[:, words]
-        shape = (P, N, len(words))
-        ranks = _ranks(table, of_words).reshape(shape)
-        return of_words.reshape(shape), ranks, np.array(kl).reshape(P, N)
+    def _logprobs(self, hidden: mx.array) -> mx.array:
+        """[P, M, V] of hidden [P, M, H]"""
+        P, M, H = hidden.shape
+        logits = self.lens_reader.logits(hidden.reshape(P * M, H))
+        return (logits - mx.logsumexp(logits, axis=-1, keepdims=True)).reshape(P, M, -1)
 
     def _fit_states(self, documents: Sequence[str | Sequence[int] | Ids]) -> States:
         """Every position of the documents, as many as fit into `FIT_BYTES`."""
@@ -179,11 +194,19 @@ def _rows(positions: Sequence[int], length: int, of: str) -> Ids:
     return np.array([p % length for p in positions], np.int32)
 
 
-def _ranks(table: NDArray[np.float32], values: NDArray[np.float32]) -> NDArray[np.int32]:
-    """int32 [R, W]: how many of each row of the table are above each of its values."""
-    ordered = np.sort(table, axis=-1) if values.size else table
+def _divergence(own: mx.array, table: mx.array) -> mx.array:
+    """[P, M]: KL of own [P, 1, V] and each layer of table [P, M, V]."""
+    P, M, V = table.shape
+    repeated = mx.broadcast_to(own, table.shape).reshape(P * M, V)
+    return divergence(repeated, table.reshape(P * M, V)).reshape(P, M)
+
+
+def _ranks(table: Floats, values: Floats) -> NDArray[np.int32]:
+    """int32 [P, M, W]: how many of table [P, M, V] are above each of values [P, M, W]."""
+    rows = np.sort(table, axis=-1).reshape(-1, table.shape[-1])
+    of_rows = values.reshape(len(rows), -1)
     above = [
         len(row) - np.searchsorted(row, of_row, side="right")
-        for row, of_row in zip(ordered, values, strict=True)
+        for row, of_row in zip(rows, of_rows, strict=True)
     ]
     return np.array(above, np.int32).reshape(values.shape)

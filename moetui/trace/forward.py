@@ -30,14 +30,15 @@ class Forward(Protocol):
 
     def read_words(
         self,
-        text_or_ids: Prompt,
+        streams: Floats,
         token_ids: Sequence[int] | Ints,
         *,
-        positions: Sequence[int] | None = None,
+        layers: Sequence[int] | None = None,
         tuned: TunedLens | None = None,
+        in_full: bool = False,
     ) -> WordReadout:
-        """What the lens gives to `token_ids` after every layer, at `positions` (default: all),
-        raw or through the translators of `tuned`."""
+        """What the lens gives to `token_ids` for rows of `Trace.streams.leaving`, raw or through
+        the translators of `tuned`, after `layers` (default: all); ranks and KL only in full."""
 
     def fit_tuned_lens(
         self, documents: Sequence[Prompt], held_out: Sequence[Prompt], *, seed: int

@@ -46,16 +46,17 @@ class TunedLens:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class WordReadout:
-    """The lens at P positions of a text, for W chosen tokens, after each of N layers.
+    """The lens at P rows of a text, for W chosen tokens, after each of M layers.
 
-    positions: int32 [P]. token_ids: int32 [W].
-    logprobs: float32 [P, N, W], natural log of their probabilities over the whole vocabulary.
-    ranks: int32 [P, N, W], how many tokens are more probable, 0 = top.
-    kl: float32 [P, N], KL(model ‖ layer) in nats of the next-token distributions, 0 at the last.
+    layers: int32 [M]. token_ids: int32 [W].
+    logprobs: float32 [P, M, W], natural log of their probabilities over the whole vocabulary.
+    ranks: int32 [P, M, W], how many tokens are more probable, 0 = top; None where not asked for.
+    kl: float32 [P, M], KL(model ‖ layer) in nats of the next-token distributions, 0 at the last
+        layer; None where not asked for.
     """
 
-    positions: Ints
+    layers: Ints
     token_ids: Ints
     logprobs: Floats
-    ranks: Ints
-    kl: Floats
+    ranks: Ints | None
+    kl: Floats | None
