@@ -148,10 +148,10 @@ def adjusted(found: Sequence[Statistic]) -> tuple[Statistic, ...]:
 
 
 def _with_null(found: Statistic, null: Numbers | None, of: Labels, tail: Tail) -> Statistic:
-    if null is None or found.value is None:
-        return found
-    if not np.isfinite(null).all():
+    if found.value is None or (null is not None and not np.isfinite(null).all()):
         return Statistic(n_tokens=found.n_tokens, n_documents=found.n_documents, caveat=NO_WORD)
+    if null is None:
+        return found
     low, high = np.quantile(null, [0.025, 0.975])
     return msgspec.structs.replace(
         found,

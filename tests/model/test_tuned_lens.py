@@ -108,9 +108,9 @@ def test_the_same_seed_gives_the_same_translators() -> None:
 @pytest.mark.parametrize("name", ["demo", "mixtral"])
 def test_through_identities_words_read_bit_for_bit_as_raw(model_of: ModelOf, name: str) -> None:
     model = model_of(name)
-    ids, words = some_ids(model, 7), [0, 5, 17]
-    raw = model.read_words(ids, words)
-    tuned = model.read_words(ids, words, tuned=identity(model))
+    streams, words = leaving(model, some_ids(model, 7)), [0, 5, 17]
+    raw = model.read_words(streams, words, in_full=True)
+    tuned = model.read_words(streams, words, tuned=identity(model), in_full=True)
     for field in ("logprobs", "ranks", "kl"):
         assert np.array_equal(getattr(raw, field), getattr(tuned, field))
 
@@ -118,9 +118,8 @@ def test_through_identities_words_read_bit_for_bit_as_raw(model_of: ModelOf, nam
 def test_words_read_as_norm_and_head_by_hand(model_of: ModelOf) -> None:
     model = model_of("mixtral")
     ids, words = some_ids(model, 6), [3, 40, 7]
-    trace = model.trace(ids, streams=True)
-    assert trace.streams is not None
-    hidden = trace.streams.leaving.astype(np.float64)
+    streams = leaving(model, ids)
+    hidden = streams.astype(np.float64)
     network = model.network
     rms = np.sqrt((hidden**2).mean(-1, keepdims=True) + network.model.norm.eps)
     z = hidden / rms * np.array(network.model.norm.weight, np.float64)
@@ -129,12 +128,28 @@ def test_words_read_as_norm_and_head_by_hand(model_of: ModelOf) -> None:
     own = plain_logits(model, ids).astype(np.float64)
     own -= np.log(np.exp(own).sum(-1, keepdims=True))
     kl = (np.exp(own)[:, None] * (own[:, None] - logprobs)).sum(-1)
-    read = model.read_words(ids, words, positions=[-1, 2])
-    assert read.positions.tolist() == [5, 2]
-    of_words = logprobs[[5, 2]][:, :, words]
+    rows, layers = [5, 2], [1, 0]
+    read = model.read_words(streams[rows], words, layers=layers, in_full=True)
+    expected = logprobs[rows][:, layers]
+    of_words = expected[:, :, words]
     np.testing.assert_allclose(read.logprobs, of_words, atol=1e-4)
-    assert np.array_equal(read.ranks, (logprobs[[5, 2]][..., None] > of_words[:, :, None]).sum(2))
-    np.testing.assert_allclose(read.kl, kl[[5, 2]], atol=1e-4)
+    assert read.ranks is not None and read.kl is not None
+    assert np.array_equal(read.ranks, (expected[..., None] > of_words[:, :, None]).sum(2))
+    np.testing.assert_allclose(read.kl, kl[rows][:, layers], atol=1e-4)
+    brief = model.read_words(streams[rows], words, layers=layers)
+    assert np.array_equal(brief.logprobs, read.logprobs)
+    assert brief.ranks is None and brief.kl is None
+
+
+def test_a_long_reading_in_pieces_is_the_whole(
+    demo: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streams = leaving(demo, some_ids(demo, 9))
+    whole = demo.read_words(streams, [1, 2], in_full=True)
+    monkeypatch.setattr(type(demo.lens_reader), "chunk", lambda *sizes: 2)
+    pieces = demo.read_words(streams, [1, 2], in_full=True)
+    for field in ("logprobs", "ranks", "kl"):
+        np.testing.assert_allclose(getattr(whole, field), getattr(pieces, field), atol=1e-5)
 
 
 def test_fitted_to_texts_a_tuned_lens_is_nearer_to_the_demo_models_output(demo: Model) -> None:
@@ -146,14 +161,15 @@ def test_fitted_to_texts_a_tuned_lens_is_nearer_to_the_demo_models_output(demo: 
     assert lens.digest == demo.info.digest
 
 
-def test_words_positions_and_lenses_that_do_not_fit_are_refused(model_of: ModelOf) -> None:
+def test_words_streams_and_lenses_that_do_not_fit_are_refused(model_of: ModelOf) -> None:
     demo, other = model_of("demo"), model_of("mixtral")
+    streams = leaving(demo, [1, 2])
     with pytest.raises(UsageError, match="no token"):
-        demo.read_words([1, 2], [4096])
-    with pytest.raises(UsageError, match="positions"):
-        demo.read_words([1, 2], [4], positions=[2])
+        demo.read_words(streams, [4096])
+    with pytest.raises(UsageError, match="streams of shape"):
+        demo.read_words(streams[0], [4])
     with pytest.raises(UsageError, match="another model"):
-        demo.read_words([1, 2], [4], tuned=identity(other))
+        demo.read_words(streams, [4], tuned=identity(other))
     with pytest.raises(UsageError, match="held out"):
         demo.fit_tuned_lens([[1, 2]] * 5, [[3]], seed=0)
 
@@ -164,6 +180,13 @@ def test_a_word_is_the_token_that_reads_exactly_so(demo: Model) -> None:
         assert found is not None and demo.token_text(found) == text
         assert demo.tokenizer.decode([found]) == text
     assert demo.token_id("multiplicationally") is None
+
+
+def leaving(model: Model, ids: list[int]) -> np.ndarray:
+    """The streams that leave every layer, [T, N, H]."""
+    streams = model.trace(ids, lens=0, streams=True).streams
+    assert streams is not None
+    return streams.leaving
 
 
 def identity(model: Model) -> TunedLens:
