@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from moetui.analyses.router_evidence import DocumentSums, Evidence, ShareEstimates, document_sums
 from moetui.analyses.router_margin import MONOTONE, UNDEFINED
+from moetui.analyses.source_shares import RouterSourceShares
 from moetui.stats import Intervals, Statistic, finite
 from moetui.trace import ModelInfo, Trace
 
@@ -27,12 +28,10 @@ SEED_DEFINITION = (
     "h = residual stream entering layer L, e = embedding, d = h − e, W = router weight, last "
     "token: ratio = ‖Wd‖ / (‖We‖ + ‖Wd‖)"
 )
-STILL_MISSING = (
-    "no null model yet: shares say where the logits come from, not that training made it so; a "
-    "model with random weights can show a large share of attention too",
-    "no causal check yet: shares say what the logits consist of, not what would happen without a "
-    "part",
-    "no token-identity variance (η²) yet: attention can carry the token's own identity",
+READ_WITH = (
+    "shares say what the logits consist of; what would happen without a part is the causal check's "
+    "answer, what the token alone foretells is η²'s (attention can carry the token's identity), "
+    "and whether training made it so is the null model's"
 )
 
 
@@ -128,21 +127,25 @@ class CorrectedDecomposition(msgspec.Struct, frozen=True, kw_only=True):
     caveats: tuple[str, ...]
 
 
-def default_layers(moe_layers: Sequence[int]) -> tuple[int, ...]:
-    """First, n // 2 and last of the layers that route (OLMoE: 0, 8, 15)."""
-    if not moe_layers:
-        return ()
-    picked = (moe_layers[0], moe_layers[len(moe_layers) // 2], moe_layers[-1])
-    return tuple(sorted(set(picked)))
-
-
 def seed_decomposition(
     prompts: Sequence[tuple[str, Trace]], layers: Sequence[int]
 ) -> SeedDecomposition:
     """The seed metric of (text, trace) pairs at the decoder layers `layers`."""
+    return seed_summary([seed_prompt(text, trace, layers) for text, trace in prompts], layers)
+
+
+def seed_prompt(text: str, trace: Trace, layers: Sequence[int]) -> tuple[SeedPrompt, ...]:
+    """The seed metric of one prompt at each of `layers`."""
+    return tuple(_seed_prompt(text, trace, layer) for layer in layers)
+
+
+def seed_summary(
+    prompts: Sequence[tuple[SeedPrompt, ...]], layers: Sequence[int]
+) -> SeedDecomposition:
+    """The seed metric of prompts that `seed_prompt` has read."""
     found = tuple(
-        _seed_layer(layer, [_seed_prompt(text, trace, layer) for text, trace in prompts])
-        for layer in layers
+        _seed_layer(layer, [prompt[index] for prompt in prompts])
+        for index, layer in enumerate(layers)
     )
     above = [layer.ratio for layer in found if layer.ratio is not None and layer.ratio > 0]
     return SeedDecomposition(
@@ -256,7 +259,7 @@ def corrected_decomposition(
             *([f"{dropped} documents dropped: no usable token"] if dropped else []),
             *([f"up to {missing.max()} tokens a layer missing"] if missing.any() else []),
             *_completeness_caveat(model, evidence),
-            *STILL_MISSING,
+            READ_WITH,
         ),
     )
 
@@ -332,14 +335,17 @@ class PromptDecomposition(msgspec.Struct, frozen=True, kw_only=True, tag="prompt
 class CorpusDecomposition(msgspec.Struct, frozen=True, kw_only=True, tag="corpus_decomposition"):
     """The corrected decomposition over a sample of documents, all tokens of each.
 
-    corpus: which one; sampled of available documents, each cut to max_tokens tokens.
-    documents_digest: SHA-256 over the sampled documents' ids and texts.
+    sources: the across-token share by the layer that added it. corpus: which one; sampled of
+    available documents, each cut to max_tokens tokens. documents_digest: SHA-256 over the sampled
+    documents' ids and texts. caveat: of the corpus.
     """
 
     corrected: CorrectedDecomposition | None
+    sources: tuple[RouterSourceShares, ...] = ()
     reason: str | None
     corpus: str
     sampled: int
     available: int
     max_tokens: int
     documents_digest: str
+    caveat: str | None = None

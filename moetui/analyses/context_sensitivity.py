@@ -1,64 +1,96 @@
 """Does one token go to other experts in other contexts?
 
-Only the same token can be compared: "127" and " 127" are two ids with two embeddings, and a word
-found as a substring may be either. So contexts are compared at one token id, and the others are
-dropped and named. The seed asks whether the top expert ever changes; how far the chosen sets and
-the mixing weights differ, and how far random sets would, stands beside it.
+The seed asks whether the top expert ever changes. How far the chosen sets and the mixing weights
+differ between contexts stands beside it, against two nulls. The weakest is experts relabelled at
+random: any router that reads the token beats it. The other is the same token in the same context
+with its other tokens shuffled: what changes without any change of what the context holds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import combinations
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from moetui.analyses.context_distances import Distances, distances_of
+from moetui.analyses.context_uses import DroppedContext, WordUses
 from moetui.stats import (
     Statistic,
     document_bootstrap,
     expected_jaccard,
     finite,
-    jaccard,
     joined,
     permutation_p,
     ratio_of_sums,
 )
-from moetui.trace import Trace
 
 Numbers = NDArray[np.float64]
 
 PERMUTATIONS = 999
+# Bounds the memory of permutations that are evaluated together.
+_NUMBERS_AT_ONCE = 1 << 22
+# Contexts that a claim about a token needs (as for any representational comparison).
+MIN_CONTEXTS = 30
+RELABELLED = "experts relabelled at random"
+SHUFFLED = "the same token, its context shuffled"
 CHANCE = (
     "chance = experts relabelled at random in every context, the weakest null: any router that "
     "reads the token beats it, trained or not"
 )
 
 
-class DroppedContext(msgspec.Struct, frozen=True, kw_only=True):
-    """A context that could not be compared, and why."""
+class ContextExperts(msgspec.Struct, frozen=True, kw_only=True):
+    """The experts of the token in one context, best first, and their weights (Σ 1)."""
 
     context: str
-    reason: str
+    experts: tuple[int, ...]
+    weights: tuple[float, ...]
+
+
+class Distance(msgspec.Struct, frozen=True, kw_only=True):
+    """How far apart two uses of one token are.
+
+    between: mean over pairs of contexts. shuffled: mean of a context and its own shuffled orders
+    (the stronger null). excess: between less shuffled, over contexts that can be shuffled.
+    """
+
+    between: Statistic
+    shuffled: Statistic
+    excess: Statistic
 
 
 class ContextLayer(msgspec.Struct, frozen=True, kw_only=True):
     """One cell (word, layer).
 
-    top_experts: the top-1 expert in each kept context; the seed calls the cell sensitive when
-    they are more than one. set_distance: mean pairwise 1 − Jaccard of the chosen sets.
-    weight_distance: mean pairwise total variation ½ Σ_e |w_e − w'_e| of the mixing weights,
-    each set's scaled to sum 1. p tests "closer than chance".
+    contexts: the experts in each kept context; the seed calls the cell sensitive when their top
+    experts are more than one. sets: 1 − Jaccard of the chosen sets; weights: total variation
+    ½ Σ_e |w_e − w'_e| of the mixing weights. p of `between` tests "closer than relabelled".
     """
 
     layer: int
-    top_experts: tuple[int, ...]
+    contexts: tuple[ContextExperts, ...]
     distinct_top_experts: int
     sensitive: bool
-    set_distance: Statistic
-    weight_distance: Statistic
+    sets: Distance
+    weights: Distance
+
+    @property
+    def top_experts(self) -> tuple[int, ...]:
+        """The top-1 expert in each kept context."""
+        return tuple(context.experts[0] for context in self.contexts)
+
+    @property
+    def set_distance(self) -> Statistic:
+        """Mean 1 − Jaccard over pairs of contexts."""
+        return self.sets.between
+
+    @property
+    def weight_distance(self) -> Statistic:
+        """Mean total variation over pairs of contexts."""
+        return self.weights.between
 
 
 class WordContexts(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,9 +109,27 @@ class WordContexts(msgspec.Struct, frozen=True, kw_only=True):
     layers: tuple[ContextLayer, ...]
 
 
+class MinedContexts(msgspec.Struct, frozen=True, kw_only=True):
+    """Frequent tokens of the corpus in contexts from it, one a document.
+
+    sets, weights: means over tokens and layers, intervals over documents. beaten: in words, which
+    of the two nulls the sets beat.
+    """
+
+    words: tuple[WordContexts, ...]
+    sets: Distance
+    weights: Distance
+    beaten: str
+    verdict: str
+    reason: str | None
+
+
 class ContextSensitivity(msgspec.Struct, frozen=True, kw_only=True, tag="context_sensitivity"):
-    """All words. seed_rate: sensitive cells over cells (word × layer), a Statistic without an
-    interval below 20 words; set_distance and weight_distance: means over all cells."""
+    """The seed's words, and what the corpus says of frequent tokens.
+
+    seed_rate: sensitive cells over cells (word × layer), a Statistic without an interval below 20
+    words. set_distance, weight_distance: means over the seed's cells. mined: None without corpus.
+    """
 
     words: tuple[WordContexts, ...]
     seed_definition: str
@@ -88,17 +138,9 @@ class ContextSensitivity(msgspec.Struct, frozen=True, kw_only=True, tag="context
     seed_rate: Statistic
     set_distance: Statistic
     weight_distance: Statistic
+    mined: MinedContexts | None
     verdict: str
     reason: str | None
-
-
-@dataclass(frozen=True, eq=False)
-class _Usage:
-    """The experts of one token in one context: ids [L, k] and dense weights [L, E], Σ = 1."""
-
-    context: str
-    ids: NDArray[np.int16]
-    weights: Numbers
 
 
 SEED_DEFINITION = (
@@ -108,12 +150,15 @@ SEED_DEFINITION = (
 
 
 def context_sensitivity(
-    words: Sequence[tuple[str, Sequence[tuple[str, Trace]]]], layers: Sequence[int], *, seed: int
+    words: Sequence[WordUses],
+    mined: Sequence[WordUses],
+    layers: Sequence[int],
+    *,
+    seed: int,
 ) -> ContextSensitivity:
-    """Context sensitivity of every word over its (text, trace) contexts, at `layers`."""
+    """Context sensitivity of the seed's words, and of `mined` tokens, at `layers`."""
     found = tuple(
-        word_contexts(word, contexts, layers, seed=seed + index)
-        for index, (word, contexts) in enumerate(words)
+        word_contexts(word, layers, seed=seed + index) for index, word in enumerate(words)
     )
     cells = [cell for word in found for cell in word.layers]
     measured = [word for word in found if word.layers]
@@ -127,158 +172,165 @@ def context_sensitivity(
         seed_sensitive=int(sum(hits)),
         seed_cells=len(cells),
         seed_rate=_over_words(hits, sizes, seed),
-        set_distance=_mean_of([[c.set_distance for c in w.layers] for w in measured], seed),
-        weight_distance=_mean_of([[c.weight_distance for c in w.layers] for w in measured], seed),
+        set_distance=_mean_of([[c.sets.between for c in w.layers] for w in measured], seed),
+        weight_distance=_mean_of([[c.weights.between for c in w.layers] for w in measured], seed),
+        mined=_mined(mined, layers, seed) if mined else None,
         verdict="measured" if cells else "inconclusive",
         reason=reason,
     )
 
 
-def word_contexts(
-    word: str, contexts: Sequence[tuple[str, Trace]], layers: Sequence[int], *, seed: int
-) -> WordContexts:
-    """One word: choose the token id, drop what does not hold it, compare the rest."""
-    positions = [_positions(word, trace) for _, trace in contexts]
-    token_id = _most_common(positions)
-    kept: list[_Usage] = []
-    dropped: list[DroppedContext] = []
-    text: str | None = None
-    for (context, trace), found in zip(contexts, positions, strict=True):
-        if token_id is None or token_id not in found:
-            dropped.append(DroppedContext(context=context, reason=_why(word, token_id, found)))
-            continue
-        text = trace.tokens[found[token_id]]
-        usage = _usage(context, trace, found[token_id], layers)
-        if usage is None:
-            dropped.append(DroppedContext(context=context, reason="routing data is missing"))
-        else:
-            kept.append(usage)
-    short = len(kept) < 2
+def word_contexts(uses: WordUses, layers: Sequence[int], *, seed: int) -> WordContexts:
+    """One word: compare the contexts that hold its token."""
+    short = len(uses.kept) < 2
     return WordContexts(
-        word=word,
-        token_id=token_id,
-        token_text=text,
-        kept=tuple(usage.context for usage in kept),
-        dropped=tuple(dropped),
+        word=uses.word,
+        token_id=uses.token_id,
+        token_text=uses.token_text,
+        kept=tuple(use.context for use in uses.kept),
+        dropped=uses.dropped,
         verdict="inconclusive" if short else "measured",
-        reason=f"{len(kept)} usable contexts, 2 needed" if short else None,
+        reason=f"{len(uses.kept)} usable contexts, 2 needed" if short else None,
         layers=()
         if short
-        else tuple(_compare(kept, index, layer, seed) for index, layer in enumerate(layers)),
+        else tuple(_compare(uses, index, layer, seed) for index, layer in enumerate(layers)),
     )
 
 
-def _positions(word: str, trace: Trace) -> dict[int, int]:
-    """Token id → last position, for the ids that spell `word`, with or without spaces around."""
-    spelled = zip(trace.token_ids.tolist(), trace.tokens, trace.token_kinds, strict=True)
-    return {
-        token: position
-        for position, (token, text, kind) in enumerate(spelled)
-        if kind == "text" and text.strip() == word
-    }
-
-
-def _most_common(positions: Sequence[dict[int, int]]) -> int | None:
-    """The id found in most contexts; among equals the one seen first."""
-    counts: dict[int, int] = {}
-    for found in positions:
-        for token in found:
-            counts[token] = counts.get(token, 0) + 1
-    return max(counts, key=lambda token: counts[token]) if counts else None
-
-
-def _why(word: str, token_id: int | None, found: dict[int, int]) -> str:
-    if not found:
-        return f"no single token spells {word!r} here"
-    others = ", ".join(str(token) for token in sorted(found))
-    return f"{word!r} is token id {others} here, compared is {token_id}"
-
-
-def _usage(context: str, trace: Trace, position: int, layers: Sequence[int]) -> _Usage | None:
-    at = [trace.layers.tolist().index(layer) for layer in layers]
-    ids = trace.expert_ids[position, at]
-    weights = np.where(ids >= 0, trace.expert_weights[position, at].astype(float), 0.0)
-    total = weights.sum(axis=-1, keepdims=True)
-    if not np.isfinite(weights).all() or (total <= 0).any() or (ids < 0).all(axis=-1).any():
-        return None
-    dense = np.zeros((len(at), trace.router_logits.shape[-1]))
-    for index in range(len(at)):
-        real = ids[index] >= 0
-        dense[index, ids[index, real]] = (weights / total)[index, real]
-    return _Usage(context, ids, dense)
-
-
-def _compare(kept: Sequence[_Usage], index: int, layer: int, seed: int) -> ContextLayer:
-    sets = [usage.ids[index] for usage in kept]
-    weights = np.stack([usage.weights[index] for usage in kept])
-    pairs = list(combinations(range(len(kept)), 2))
-    by_set = np.array([1 - jaccard(sets[a], sets[b]) for a, b in pairs])
-    by_weight = np.array([np.abs(weights[a] - weights[b]).sum() / 2 for a, b in pairs])
-    chosen = np.zeros(weights.shape, bool)
-    for row, ids in enumerate(sets):
-        chosen[row, ids[ids >= 0]] = True
-    set_null, weight_null = _chance(chosen, weights, pairs, np.random.default_rng(seed + layer))
-    sizes = chosen.sum(axis=1).tolist()
-    experts = weights.shape[1]
-    expected = np.mean([1 - expected_jaccard(experts, sizes[a], sizes[b]) for a, b in pairs])
-    top = tuple(int(ids[0]) for ids in sets)
+def _compare(uses: WordUses, index: int, layer: int, seed: int) -> ContextLayer:
+    contexts = tuple(
+        _experts_in(use.context, use.ids[index], use.weights[index]) for use in uses.kept
+    )
+    sets, weights = distances_of(uses, index)
+    set_null, weight_null = _chance(sets, weights, np.random.default_rng(seed + layer))
+    sizes = sets.dense.sum(axis=1).astype(int).tolist()
+    pairs = combinations(range(len(sizes)), 2)
+    expected = np.mean([1 - expected_jaccard(uses.experts, sizes[a], sizes[b]) for a, b in pairs])
+    top = {context.experts[0] for context in contexts}
     return ContextLayer(
         layer=layer,
-        top_experts=top,
-        distinct_top_experts=len(set(top)),
-        sensitive=len(set(top)) > 1,
-        set_distance=_distance(by_set, pairs, len(kept), set_null, float(expected), seed),
-        weight_distance=_distance(by_weight, pairs, len(kept), weight_null, None, seed),
+        contexts=contexts,
+        distinct_top_experts=len(top),
+        sensitive=len(top) > 1,
+        sets=_distance(sets, set_null, float(expected), seed),
+        weights=_distance(weights, weight_null, None, seed),
+    )
+
+
+def _experts_in(context: str, ids: NDArray[np.int16], weights: Numbers) -> ContextExperts:
+    used = ids >= 0
+    return ContextExperts(
+        context=context,
+        experts=tuple(ids[used].tolist()),
+        weights=tuple(np.round(weights[used], 6).tolist()),
     )
 
 
 def _chance(
-    chosen: NDArray[np.bool_],
-    weights: Numbers,
-    pairs: list[tuple[int, int]],
-    rng: np.random.Generator,
+    sets: Distances, weights: Distances, rng: np.random.Generator
 ) -> tuple[Numbers, Numbers]:
     """Both mean pairwise distances [m] with the experts of every context relabelled at random."""
-    C, E = weights.shape
-    labels = rng.permuted(np.broadcast_to(np.arange(E), (PERMUTATIONS, C, E)), axis=-1)
-    rows = np.arange(C)[:, None]
-    sets, mixed = chosen[rows, labels], weights[rows, labels]
-    first, second = (list(side) for side in zip(*pairs, strict=True))
-    shared = (sets[:, first] & sets[:, second]).sum(axis=-1)
-    union = (sets[:, first] | sets[:, second]).sum(axis=-1)
-    variation = np.abs(mixed[:, first] - mixed[:, second]).sum(axis=-1) / 2
-    return (1 - shared / union).mean(axis=-1), variation.mean(axis=-1)
+    C, E = weights.dense.shape
+    batch = max(1, _NUMBERS_AT_ONCE // (C * C * E))
+    found = []
+    for start in range(0, PERMUTATIONS, batch):
+        size = min(batch, PERMUTATIONS - start)
+        labels = rng.permuted(np.broadcast_to(np.arange(E), (size, C, E)), axis=-1)
+        found.append(np.stack([one.relabelled(labels) for one in (sets, weights)]))
+    null = np.concatenate(found, axis=1)
+    return null[0], null[1]
 
 
-def _distance(
-    distances: Numbers,
-    pairs: list[tuple[int, int]],
-    contexts: int,
-    null: Numbers,
-    expected: float | None,
-    seed: int,
-) -> Statistic:
-    """Mean pairwise distance with an interval over contexts (20 or more) and its chance level.
+def _distance(found: Distances, null: Numbers, expected: float | None, seed: int) -> Distance:
+    """With intervals over contexts (20 or more), and the chance level of `between`.
 
     expected: the exact chance level where there is one, else the mean of the permutations.
     """
-
-    def mean(weights: Numbers) -> Numbers:
-        # A context drawn twice is no pair with itself: that distance would be 0 by construction.
-        first, second = (list(side) for side in zip(*pairs, strict=True))
-        each = weights[:, first] * weights[:, second]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            found: Numbers = (each @ distances) / each.sum(axis=-1)
-        return found
-
     low, high = np.quantile(null, [0.025, 0.975])
-    return msgspec.structs.replace(
-        document_bootstrap(mean, contexts, seed=seed, caveat=CHANCE),
+    observed = float(found.between(np.ones((1, found.contexts)))[0])
+    between = msgspec.structs.replace(
+        document_bootstrap(found.between, found.contexts, seed=seed, caveat=CHANCE),
         null_mean=float(null.mean()) if expected is None else expected,
         null_low=float(low),
         null_high=float(high),
-        p=permutation_p(float(distances.mean()), null, tail="less"),
+        p=permutation_p(observed, null, tail="less"),
     )
+    shuffled, excess = (
+        document_bootstrap(estimator, found.contexts, seed=seed, caveat=found.caveat)
+        for estimator in (found.shuffled, found.excess)
+    )
+    return Distance(between=between, shuffled=shuffled, excess=excess)
+
+
+def _mined(words: Sequence[WordUses], layers: Sequence[int], seed: int) -> MinedContexts:
+    found = tuple(
+        word_contexts(word, layers, seed=seed + 1000 + index) for index, word in enumerate(words)
+    )
+    measured = [
+        (word, used) for word, used in zip(found, words, strict=True) if len(used.kept) >= 2
+    ]
+    documents = sorted({use.document for _, used in measured for use in used.kept})
+    cells = [distances_of(used, index) for _, used in measured for index in range(len(layers))]
+    kept = [used for _, used in measured for _ in layers]
+    sets, weights = (
+        _pooled([cell[kind] for cell in cells], kept, documents, seed) for kind in (0, 1)
+    )
+    compared = [cell for word, _ in measured for cell in word.layers]
+    fewest = min((len(used.kept) for _, used in measured), default=0)
+    reason = None if measured else "no token has two contexts in the corpus"
+    if measured and fewest < MIN_CONTEXTS / 10:
+        reason = f"{fewest} contexts of a token; a tenth of {MIN_CONTEXTS} is the least"
+    return MinedContexts(
+        words=found,
+        sets=sets,
+        weights=weights,
+        beaten=_beaten(compared, sets),
+        verdict="inconclusive" if reason else "measured",
+        reason=reason,
+    )
+
+
+def _pooled(
+    cells: Sequence[Distances], kept: Sequence[WordUses], documents: Sequence[str], seed: int
+) -> Distance:
+    """Means over cells, a document being drawn with all the contexts that it holds."""
+    if not cells:
+        nothing = Statistic(n_documents=0, seed=seed, caveat="no token could be compared")
+        return Distance(between=nothing, shuffled=nothing, excess=nothing)
+    place = {name: index for index, name in enumerate(documents)}
+    rows = [np.array([place[use.document] for use in word.kept]) for word in kept]
+
+    def mean_of(measure: str) -> Statistic:
+        def estimate(weights: Numbers) -> Numbers:
+            values = [
+                getattr(cell, measure)(weights[:, row])
+                for cell, row in zip(cells, rows, strict=True)
+            ]
+            return np.asarray(np.mean(values, axis=0))
+
+        return document_bootstrap(estimate, len(documents), seed=seed)
+
+    return Distance(
+        between=mean_of("between"), shuffled=mean_of("shuffled"), excess=mean_of("excess")
+    )
+
+
+def _beaten(cells: Sequence[ContextLayer], sets: Distance) -> str:
+    """Which nulls the mined sets beat, in words."""
+    if not cells:
+        return "no null was tested"
+    closer = sum(cell.sets.between.p is not None and cell.sets.between.p <= 0.05 for cell in cells)
+    weakest = f"{RELABELLED}: closer than that in {closer} of {len(cells)} cells (p ≤ .05)"
+    low, high = sets.excess.ci_low, sets.excess.ci_high
+    if low is None or high is None:
+        return f"{weakest}; {SHUFFLED}: not tested ({sets.excess.caveat})"
+    if low > 0:
+        told = "beaten, other contexts change more than another order of the same one"
+    elif high < 0:
+        told = "not beaten, another order of a context changes more than another context"
+    else:
+        told = "not beaten, other contexts change no more than another order of the same one"
+    return f"{weakest}; {SHUFFLED}: {told}"
 
 
 def _mean_of(cells: Sequence[Sequence[Statistic]], seed: int) -> Statistic:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import msgspec
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from moetui.analyses.probe_features import (
@@ -22,6 +23,7 @@ from moetui.analyses.probe_features import (
     token_counts,
 )
 from moetui.analyses.probe_fit import (
+    PERMUTATIONS,
     Chance,
     Items,
     Labels,
@@ -39,7 +41,7 @@ from moetui.analyses.probe_fit import (
 )
 from moetui.analyses.seed_probe import DEFINITION, SeedProbe, seed_probe
 from moetui.analyses.task_prompts import TASKS, Task, TaskPrompt
-from moetui.stats import Statistic
+from moetui.stats import Statistic, benjamini_hochberg
 from moetui.stats.minimum import PROBE, enough, warning
 from moetui.trace import ModelInfo
 
@@ -65,11 +67,12 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True):
     """One kind of features, at one layer where they are of a layer.
 
     depth: as asked for; layer: the one that was read there. width: how many features.
-    unseen: accuracy on templates and operands that the probe never saw; without_symbol: the same
-    over prompts that hold no operator symbol; seen: operands held out, wordings seen, with the
-    control task as null; selectivity: seen less control. gain: unseen less that of the bag of
-    tokens (None for that itself). predicted: for each prompt of the set, by a probe that saw
-    neither its template nor its operands. not_converged of fits reached the limit of iterations.
+    unseen: accuracy on templates and operands that the probe never saw, q over all probes that
+    are of a layer; without_symbol: the same over prompts that hold no operator symbol; seen:
+    operands held out, wordings seen, with the control task as null; selectivity: seen less
+    control. gain: unseen less that of the bag of tokens (None for that itself). predicted: for
+    each prompt of the set, by a probe that saw neither its template nor its operands.
+    not_converged of fits reached the limit of iterations.
     """
 
     features: str
@@ -189,7 +192,20 @@ def _all_probes(
         place = (at[index][0], layer)
         found.append(read.probe(LOGITS, router_logits(features, index), place))
         found.append(read.probe(CHOSEN, chosen_experts(features, index), place))
-    return tuple(found)
+    return _adjusted(found)
+
+
+def _adjusted(found: Sequence[Probe]) -> tuple[Probe, ...]:
+    """With q over the probes of the model at all layers; baselines are no tests."""
+    tests = [probe for probe in found if probe.depth is not None]
+    p = [probe.unseen.p for probe in tests if probe.unseen.p is not None]
+    q = iter(benjamini_hochberg(p, permutations=PERMUTATIONS).tolist())
+    return tuple(
+        replace(probe, unseen=replace(probe.unseen, q=next(q)))
+        if probe.depth is not None and probe.unseen.p is not None
+        else probe
+        for probe in found
+    )
 
 
 class _Reading:

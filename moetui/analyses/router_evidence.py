@@ -169,18 +169,8 @@ class Evidence:
 
     def _across_tokens(self, weights: Numbers) -> Numbers:
         """[R, L, G]: S_c = Σ_e Cov_t(z̃_c,e, z̃_e) / Σ_e Var_t(z̃_e)."""
-        n = self._sums(weights, "tokens")[..., None]
-        sums = self._sums(weights, "mean")
-        # Σ_e Σ_t z̃_c − mean · mean, n times the covariance; its sum over parts is the variance.
-        product = np.einsum("rlge,rle->rlg", sums, sums.sum(axis=2))
-        with np.errstate(invalid="ignore", divide="ignore"):
-            power = self._sums(weights, "power")
-            covariance = power - product / n
-            variance = covariance.sum(axis=-1, keepdims=True)
-            # One token, or tokens that are all alike, vary by rounding only.
-            varies = variance > 1e-9 * power.sum(axis=-1, keepdims=True)
-            share: Numbers = np.where(varies, covariance / variance, np.nan)
-        return share
+        names = ("tokens", "power", "mean")
+        return covariance_shares(*(self._sums(weights, name) for name in names))
 
     def _margin(self, weights: Numbers) -> Numbers:
         """[R, L, G + 1]: Σ_t of each part of the gap over Σ_t of the gap."""
@@ -207,6 +197,21 @@ class Evidence:
             if effect is not None:
                 effective[layer, part] = n[layer] / effect
         return effective
+
+
+def covariance_shares(tokens: Numbers, power: Numbers, mean: Numbers) -> Numbers:
+    """[R, L, G]: S_c = Σ_e Cov_t(z̃_c,e, z̃_e) / Σ_e Var_t(z̃_e), NaN where nothing varies, from
+    sums over tokens: tokens [R, L], power [R, L, G] of ⟨z̃_c, z̃⟩, mean [R, L, G, E] of z̃_c."""
+    n = tokens[..., None]
+    # Σ_t z̃_c · z̃ − sum · sum / n, n times the covariance; its sum over parts is the variance.
+    product = np.einsum("rlge,rle->rlg", mean, mean.sum(axis=2))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        covariance = power - product / n
+        variance = covariance.sum(axis=-1, keepdims=True)
+        # One token, or tokens that are all alike, vary by rounding only.
+        varies = variance > 1e-9 * power.sum(axis=-1, keepdims=True)
+        share: Numbers = np.where(varies, covariance / variance, np.nan)
+    return share
 
 
 def _columns(found: Intervals, columns: slice) -> Intervals:

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from moetui.analyses.task_words import Lexicon
-from moetui.errors import UsageError
-from moetui.trace import Forward, ModelInfo, TunedLens, WordReadout
+from moetui.trace import Forward, TunedLens, WordReadout
 from moetui.trace.types import Floats
 
 Numbers = NDArray[np.float64]
@@ -57,18 +56,6 @@ def seed_layers(num_layers: int) -> tuple[int, ...]:
     """
     last = max(0, num_layers - 2)
     return tuple(dict.fromkeys(min(round(d * num_layers), last) for d in SEED_DEPTHS))
-
-
-def layers_of(info: ModelInfo, asked: Sequence[int] | None) -> tuple[int, ...]:
-    """The layers to read: those asked for, else the seed's. Raises UsageError for one too deep."""
-    if asked is None:
-        return seed_layers(info.num_layers)
-    if max(asked) >= info.num_layers:
-        raise UsageError(
-            f"layer {max(asked)} of {info.name}, which has {info.num_layers}",
-            f"its layers are 0 to {info.num_layers - 1}",
-        )
-    return tuple(sorted(set(asked)))
 
 
 def word_rows(

@@ -24,9 +24,11 @@ _COMMANDS = {
     ),
     "models": ("moetui.cli.models", "List the models on this machine, and which of them fit."),
     "open": ("moetui.cli.open", "Explore a saved trace or a batch result, without the model."),
+    "schema": ("moetui.cli.schema", "Print the JSON Schema of results and exports."),
     "trace": ("moetui.cli.trace", "Trace one prompt: experts, weights, shares, lens."),
 }
 _DEMOS = ("demo", "demo-dense")
+_SAVED = (".json", ".moetrace")
 
 
 class _Commands(click.Group):
@@ -62,8 +64,11 @@ class _Commands(click.Group):
 
 def _model_name(word: str) -> str:
     """`word` if it can be a model; UsageError naming the nearest command otherwise."""
+    path = Path(word)
+    if path.suffix in _SAVED and path.is_file():
+        raise UsageError(f"{word} is no model", f"what was saved opens with `moetui open {word}`")
     looks_like_one = word in _DEMOS or "/" in word or word.startswith(("~", "."))
-    if looks_like_one or Path(word).exists():
+    if looks_like_one or path.exists():
         return word
     near = get_close_matches(word, [*_COMMANDS, *_DEMOS], n=1)
     raise UsageError(

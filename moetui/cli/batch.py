@@ -124,7 +124,8 @@ def _run_all(
 ) -> bool:
     """Run every suite, whatever became of those before; whether nothing failed.
 
-    Raises the first error where no suite has a result.
+    Raises the first error where no suite has a result. Only the first rank tells of failures,
+    which all share: at the first that ends with one, mlx.launch ends the others, whatever they do.
     """
     from moetui.errors import MoetuiError
     from moetui.model.distributed import ranks
@@ -136,12 +137,14 @@ def _run_all(
         try:
             result = _run(suite, place, progress, group, circumstances)
         except MoetuiError as error:
+            if group.rank:
+                continue
             errors.append(error)
             if len(errors) == len(planned):
                 raise errors[0] from None
             click.echo(f"{suite.name}: {error.message}\nhint: {error.hint}", err=True)
         else:
-            failures = failures or bool(result.failures)
+            failures = failures or bool(result.failures and not group.rank)
     return not failures and not errors
 
 

@@ -113,7 +113,9 @@ def suite(
             f"no suite {name!r}", f"did you mean {nearest(name, NAMES)}? see `moetui batch --help`"
         )
     if name == "attention_router":
-        from moetui.suites.attention_router import suite as make
-    else:
-        from moetui.suites.moe_routing_correlation import suite as make
-    return make(parameters or {}, corpus=corpus)
+        from moetui.suites import attention_router
+
+        return attention_router.suite(parameters or {}, corpus=corpus)
+    from moetui.suites import moe_routing_correlation
+
+    return moe_routing_correlation.suite(parameters or {}, corpus=corpus)

@@ -6,27 +6,26 @@ reading, over the same prompts and over a corpus large enough for an interval.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
 
 import msgspec
-import numpy as np
 
-from moetui.analyses.attention_router import (
-    CorpusDecomposition,
-    PromptDecomposition,
-    corrected_decomposition,
-    default_layers,
-    prompt_sums,
-    seed_decomposition,
+from moetui.suites.attention_router_corpus import (
+    CausalCheckAnalysis,
+    CorpusDecompositionAnalysis,
+    CorpusPlan,
+    TokenIdentityAnalysis,
 )
-from moetui.analyses.context_sensitivity import context_sensitivity
-from moetui.analyses.router_evidence import document_sums
-from moetui.errors import UsageError
+from moetui.suites.attention_router_measures import measures
+from moetui.suites.attention_router_prompts import ContextSensitivityAnalysis, Decomposition
 from moetui.suites.attention_router_verdict import conclude
-from moetui.suites.results import CellResult, Published, Verdicts, digest
-from moetui.suites.runner import Outcome, Step, Tracer
-from moetui.trace import ModelInfo
+from moetui.suites.layers import MEANING, LayersAsked
+from moetui.suites.parameters import parameters_of
+from moetui.suites.plan import Analysis
+from moetui.suites.results import CellResult, Measure, Published, Verdicts, digest
+from moetui.suites.sanity import SanityAnalysis
 
 PROMPTS = (
     "127 + 45 =",
@@ -58,13 +57,7 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         tuple[Text, ...],
         msgspec.Meta(min_length=1, description="models to run on: demo, a folder, org/name"),
     ] = ("demo",)
-    layers: Annotated[
-        Annotated[tuple[Count, ...], msgspec.Meta(min_length=1)] | None,
-        msgspec.Meta(
-            description="decoder layers to read; null: the first, the middle (n // 2) and the last "
-            "of those that route"
-        ),
-    ] = None
+    layers: Annotated[LayersAsked, msgspec.Meta(description=MEANING)] = ("first", "mid", "last")
     prompts: Annotated[
         tuple[Text, ...],
         msgspec.Meta(
@@ -88,10 +81,33 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     corpus_tokens: Annotated[
         Positive, msgspec.Meta(description="tokens to which each of these documents is cut")
     ] = 128
+    causal_documents: Annotated[
+        Count,
+        msgspec.Meta(
+            description="how many of these documents the causal check asks the routers about; an "
+            "interval takes 20"
+        ),
+    ] = 60
+    causal_tokens: Annotated[
+        Positive, msgspec.Meta(description="tokens of each of them, drawn at random")
+    ] = 8
+    mined_tokens: Annotated[
+        Count,
+        msgspec.Meta(
+            description="how many frequent tokens of the corpus are compared in contexts from it"
+        ),
+    ] = 6
+    mined_contexts: Annotated[
+        Annotated[int, msgspec.Meta(ge=2)],
+        msgspec.Meta(description="contexts of each of them, one a document; a claim takes 30"),
+    ] = 30
+    shuffles: Annotated[
+        Count, msgspec.Meta(description="shuffled orders of every context, for its null")
+    ] = 3
 
 
 class AttentionRouter:
-    """The suite with its parameters set; see `moetui.suites.runner.Suite`."""
+    """The suite with its parameters set; see `moetui.suites.plan.Suite`."""
 
     name = "attention_router"
     question = (
@@ -99,10 +115,9 @@ class AttentionRouter:
         "embedding?"
     )
     cost = (
-        "one forward pass a prompt, context and corpus document: about 200 × 128 tokens with the "
-        "defaults, half a minute of CPU time for the demo model"
+        "about 200 × 128 tokens of the corpus, a third of them twice, and 700 of 16 tokens; "
+        "with the defaults about a minute of CPU time for the demo model"
     )
-    analyses: tuple[str, ...] = ("decomposition", "corpus_decomposition", "context_sensitivity")
     published: tuple[Published, ...] = (
         Published(model=OLMOE, measure="seed ratio, layer 0", value=0.0),
         Published(model=OLMOE, measure="seed ratio, layer 8", value=0.892),
@@ -111,8 +126,28 @@ class AttentionRouter:
         Published(model="openai/gpt-oss-20b", measure="seed ratio, middle layer", value=0.96),
     )
 
-    def __init__(self, parameters: Parameters) -> None:
-        self._given = parameters
+    def __init__(self, parameters: Parameters, corpus: str | Path | None = None) -> None:
+        self._given = given = parameters
+        plan = CorpusPlan(
+            corpus,
+            documents=given.corpus_documents,
+            max_tokens=given.corpus_tokens,
+            layers=given.layers,
+        )
+        self.analyses: tuple[Analysis, ...] = (
+            SanityAnalysis(given.prompts, max_tokens=given.corpus_tokens, layers=given.layers),
+            Decomposition(given.prompts, given.layers),
+            CorpusDecompositionAnalysis(plan),
+            CausalCheckAnalysis(plan, documents=given.causal_documents, tokens=given.causal_tokens),
+            TokenIdentityAnalysis(plan),
+            ContextSensitivityAnalysis(
+                given.contexts,
+                given.layers,
+                tokens=given.mined_tokens,
+                contexts=given.mined_contexts,
+                shuffles=given.shuffles,
+            ),
+        )
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -128,18 +163,9 @@ class AttentionRouter:
         """Digest over prompts and contexts."""
         return digest([self._given.prompts, self._given.contexts])
 
-    def run(self, analysis: str, model: Tracer, *, seed: int, step: Step) -> Outcome:
-        """One cell; a model without routers is an answer, not a failure."""
-        if not model.info.is_moe:
-            dense = f"no router: {model.info.name} is a dense model"
-            return Outcome(None, model.info.routing_error or dense)
-        layers = _checked_layers(self._given.layers, model.info)
-        cell = {
-            "decomposition": self._prompts,
-            "corpus_decomposition": self._corpus,
-            "context_sensitivity": self._contexts,
-        }[analysis]
-        return cell(model, layers, seed, step)
+    def measures(self, model: str, cells: Sequence[CellResult]) -> tuple[Measure, ...]:
+        """Headline numbers, see `moetui.suites.attention_router_measures`."""
+        return measures(model, cells)
 
     def conclude(self, cells: Sequence[CellResult]) -> Verdicts:
         """Seed rule and corrected rule, see `moetui.suites.attention_router_verdict`."""
@@ -152,85 +178,13 @@ class AttentionRouter:
             notes.append("no corpus: the corrected shares rest on the prompts alone")
         return tuple(notes)
 
-    def _prompts(self, model: Tracer, layers: Sequence[int], seed: int, step: Step) -> Outcome:
-        traced = []
-        for done, prompt in enumerate(self._given.prompts, 1):
-            traced.append((prompt, model.trace(prompt, lens=0)))
-            step(done, len(self._given.prompts))
-        reason = _undecomposed(model.info, [trace.router_parts is None for _, trace in traced])
-        corrected = None
-        if reason is None:
-            sums = (prompt_sums(trace, layers) for _, trace in traced)
-            corrected = corrected_decomposition(
-                model.info, sums, layers, positions="last token", seed=seed
-            )
-            reason = None if corrected else "no prompt's last token has all its router data"
-        found = PromptDecomposition(
-            seed=seed_decomposition(traced, layers), corrected=corrected, reason=reason
-        )
-        return Outcome(found, reason)
 
-    def _corpus(self, model: Tracer, layers: Sequence[int], seed: int, step: Step) -> Outcome:
-        from moetui.demo import corpus
+def suite(parameters: Mapping[str, Any], *, corpus: str | Path | None = None) -> AttentionRouter:
+    """The suite with `parameters`, on the documents of `corpus` (default: bundled).
 
-        if not self._given.corpus_documents:
-            return Outcome(None, "no corpus was asked for (corpus_documents=0)")
-        documents = list(corpus("evaluation"))
-        size = min(self._given.corpus_documents, len(documents))
-        drawn = np.random.default_rng(seed).choice(len(documents), size, replace=False)
-        sample = [documents[i] for i in sorted(drawn.tolist())]
-        sums, absent = [], []
-        for done, document in enumerate(sample, 1):
-            ids = model.tokenize(document.text)[: self._given.corpus_tokens]
-            trace = model.trace(ids, lens=0)
-            absent.append(trace.router_parts is None)
-            if not absent[-1]:
-                sums.append(document_sums(trace, layers))
-            step(done, size)
-        reason = _undecomposed(model.info, absent)
-        corrected = corrected_decomposition(
-            model.info, sums, layers, positions="all tokens", seed=seed
-        )
-        if corrected is None and reason is None:
-            reason = "no document has all its router data"
-        found = CorpusDecomposition(
-            corrected=corrected if reason is None else None,
-            reason=reason,
-            corpus="moetui demo corpus, evaluation split",
-            sampled=size,
-            available=len(documents),
-            max_tokens=self._given.corpus_tokens,
-            documents_digest=digest([(d.id, d.text) for d in sample]),
-        )
-        return Outcome(found, reason)
+    Raises UsageError for an unknown parameter, CorpusError for a corpus that is missing.
+    """
+    from moetui.suites.corpus import open_corpus
 
-    def _contexts(self, model: Tracer, layers: Sequence[int], seed: int, step: Step) -> Outcome:
-        total = sum(len(texts) for texts in self._given.contexts.values())
-        words, done = [], 0
-        for word, texts in self._given.contexts.items():
-            traced = []
-            for text in texts:
-                traced.append((text, model.trace(text, lens=0, residuals=False)))
-                done += 1
-                step(done, total)
-            words.append((word, traced))
-        found = context_sensitivity(words, layers, seed=seed)
-        return Outcome(found, found.reason)
-
-
-def _checked_layers(asked: tuple[int, ...] | None, info: ModelInfo) -> tuple[int, ...]:
-    if asked is None:
-        return default_layers(info.moe_layers)
-    for layer in asked:
-        if layer not in info.moe_layers:
-            raise UsageError(
-                f"layer {layer} of {info.name} does not route",
-                f"its routing layers are {', '.join(map(str, info.moe_layers))}",
-            )
-    return tuple(sorted(set(asked)))
-
-
-def _undecomposed(info: ModelInfo, absent: list[bool]) -> str | None:
-    if info.decomposition_error is not None:
-        return f"no exact decomposition of this model: {info.decomposition_error}"
-    return "router parts are missing" if any(absent) else None
+    open_corpus(corpus, "evaluation")
+    return AttentionRouter(parameters_of(Parameters, parameters, AttentionRouter.name), corpus)

@@ -1,9 +1,8 @@
-"""What `attention_router` shows of its own: the seed's table, the shares, words in contexts."""
+"""What `attention_router` shows of its own: the seed's tables, and the corrected readings."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar
 
 from moetui.analyses.attention_router import (
     CorpusDecomposition,
@@ -11,45 +10,31 @@ from moetui.analyses.attention_router import (
     LayerShares,
     PartShare,
     PromptDecomposition,
-    SeedLayer,
+    SeedDecomposition,
 )
-from moetui.analyses.context_sensitivity import ContextSensitivity, WordContexts
+from moetui.analyses.causal_check import CausalCheck, Effect
+from moetui.analyses.source_shares import RouterSourceShares
+from moetui.analyses.token_identity import TokenIdentity
 from moetui.stats import Statistic
-from moetui.suites.results import SuiteResult
+from moetui.suites import attention_router_contexts
+from moetui.suites.results import SuiteResult, results_of
 from moetui.suites.tables import Bars, Section, Table, Value
-from moetui.suites.wording import number
 
-R = TypeVar("R")
+# Of the sources of a router's logits, so many are listed: the largest.
+SOURCES = 8
 
 
 def sections(result: SuiteResult) -> tuple[Section, ...]:
-    """Seed metric, corrected shares and context sensitivity, as far as they were measured."""
-    return (*_seed(result), *_shares(result), *_contexts(result))
-
-
-def checks(result: SuiteResult, model: str) -> tuple[tuple[str, Value], ...]:
-    """Layer 0, where no earlier layer can have added anything, and the error of the split."""
-    found: list[tuple[str, Value]] = []
-    for prompts in _of(result, model, PromptDecomposition):
-        first = prompts.seed.layers[0] if prompts.seed.layers else None
-        if first is not None and first.layer == 0:
-            name = "seed ratio at layer 0 (0 by construction: attention there is left out)"
-            found.append((name, number(first.ratio)))
-    errors = [
-        layer.completeness
-        for reading in _readings(result, model)
-        for layer in reading[1].layers
-        if layer.completeness is not None
-    ]
-    if errors:
-        name = "completeness error of the split, worst token (≤ 1e-5 in float32, ≤ 1e-3 in half)"
-        found.append((name, f"{max(errors):.1e}"))
-    return tuple(found)
-
-
-def _of(result: SuiteResult, model: str, kind: type[R]) -> list[R]:
-    found: list[Any] = [cell.result for cell in result.cells if cell.model == model]
-    return [one for one in found if isinstance(one, kind)]
+    """In the order in which the readings answer one another, as far as they were made."""
+    return (
+        *_seed(result),
+        *_shares(result),
+        *_sources(result),
+        *_causal(result),
+        *_identity(result),
+        *attention_router_contexts.sections(result),
+        *_prompts(result),
+    )
 
 
 def _names(result: SuiteResult) -> list[str]:
@@ -57,27 +42,30 @@ def _names(result: SuiteResult) -> list[str]:
 
 
 def _seed(result: SuiteResult) -> Iterator[Section]:
-    tables, definition = [], ""
-    for model in _names(result):
-        for found in _of(result, model, PromptDecomposition):
-            definition = found.seed.definition
-            tables.append(_seed_table(model, found.seed.layers))
-    if tables:
+    found = [
+        (model, prompts.seed)
+        for model in _names(result)
+        for prompts in results_of(result, model, PromptDecomposition)
+    ]
+    if found:
         yield Section(
             heading="Seed metric by layer",
-            text=(definition, "As published: no interval and no null belong to it."),
-            tables=tuple(tables),
+            text=(
+                found[0][1].definition,
+                "As published: no interval and no null belong to it.",
+            ),
+            tables=tuple(_seed_table(model, seed) for model, seed in found),
         )
 
 
-def _seed_table(model: str, layers: Sequence[SeedLayer]) -> Table:
+def _seed_table(model: str, seed: SeedDecomposition) -> Table:
     columns = ("layer", "prompts", "ratio", "± sd", "‖We‖", "‖Wd‖", "cosine", "same top expert")
     rows = tuple(
         (
             str(layer.layer), layer.n_prompts, layer.ratio, layer.ratio_std, layer.embed_norm,
             layer.attention_norm, layer.cosine, layer.agreement,
         )
-        for layer in layers
+        for layer in seed.layers
     )  # fmt: skip
     return Table(
         title=f"{model}: means over the prompts' last tokens",
@@ -87,14 +75,48 @@ def _seed_table(model: str, layers: Sequence[SeedLayer]) -> Table:
     )
 
 
+def _prompts(result: SuiteResult) -> Iterator[Section]:
+    """The seed's appendix: one row a prompt and layer."""
+    columns = (
+        "prompt", "layer", "ratio", "‖We‖", "‖Wd‖", "cosine", "top expert of We", "of Wd", "same",
+    )  # fmt: skip
+    tables = []
+    for model in _names(result):
+        for found in results_of(result, model, PromptDecomposition):
+            rows: list[tuple[Value, ...]] = [
+                (
+                    f"“{one.prompt}”", str(layer.layer), one.ratio, one.embed_norm,
+                    one.attention_norm, one.cosine, _expert(one.embed_expert),
+                    _expert(one.attention_expert), _yes(one.agree),
+                )
+                for layer in found.seed.layers
+                for one in layer.prompts
+            ]  # fmt: skip
+            if rows:
+                tables.append(
+                    Table(title=f"{model}: every prompt", columns=columns, rows=tuple(rows))
+                )
+    if tables:
+        yield Section(heading="Seed metric by prompt", tables=tuple(tables))
+
+
+def _expert(expert: int | None) -> str | None:
+    return None if expert is None else f"E{expert}"
+
+
+def _yes(said: bool | None) -> str | None:
+    return None if said is None else "yes" if said else "no"
+
+
 def _readings(result: SuiteResult, model: str) -> list[tuple[str, CorrectedDecomposition]]:
     """(over what, decomposition): the corpus first, then the prompts."""
     corpus = [
         (f"{found.sampled} of {found.available} documents of {found.corpus}", found.corrected)
-        for found in _of(result, model, CorpusDecomposition)
+        for found in results_of(result, model, CorpusDecomposition)
     ]
     prompts = [
-        ("the seed's prompts", found.corrected) for found in _of(result, model, PromptDecomposition)
+        ("the seed's prompts", found.corrected)
+        for found in results_of(result, model, PromptDecomposition)
     ]
     return [(over, found) for over, found in (*corpus, *prompts) if found is not None]
 
@@ -106,15 +128,17 @@ def _shares(result: SuiteResult) -> Iterator[Section]:
     for model in _names(result):
         for over, found in _readings(result, model):
             size = f"{found.documents} documents, {found.tokens:,} tokens ({found.positions})"
-            tables.append(_share_table(f"{model}, {over}: {size}", found))
-            bars.append(_share_bars(f"{model}, {over}: mean over layers", found))
+            tables += _share_tables(f"{model}, {over}: {size}", found)
+            bars.append(_share_bars(f"{model}, {over}: across tokens, mean over layers", found))
             notes += found.caveats
     if tables:
         yield Section(
             heading="Corrected shares",
             text=(
-                "Share of each part in the variance of the router's logits across tokens, all "
-                "experts together, at the router's own input; signed, and 1 in all.",
+                "Signed shares of each part in the router's logits at the router's own input; "
+                "they sum to 1. Across tokens: of the variance, without what is the same for "
+                "every token. Of the token: mean of each token's own share. Of the margin: of "
+                "the gap between the last expert chosen and the first passed over.",
                 *dict.fromkeys(notes),
             ),
             tables=tuple(tables),
@@ -126,19 +150,34 @@ def _across(layer: LayerShares) -> list[tuple[PartShare, Statistic]]:
     return [(p, p.across_tokens) for p in layer.parts if p.across_tokens is not None]
 
 
-def _share_table(title: str, found: CorrectedDecomposition) -> Table:
+def _share_tables(title: str, found: CorrectedDecomposition) -> Iterator[Table]:
+    """Shares across tokens by layer, then all three shares of the mean over layers."""
     parts = [part.part for part, _ in _across(found.mean)]
     rows: list[tuple[Value, ...]] = []
     for layer in (*found.layers, found.mean):
         shares = {part.part: share for part, share in _across(layer)}
-        name = _mean_name(found) if layer.layer is None else str(layer.layer)
-        rows.append((name, *(shares.get(part) for part in parts)))
-    caption = "95 % interval over documents in brackets"
-    return Table(title=title, columns=("layer", *parts), rows=tuple(rows), caption=caption)
+        rows.append((_layer(layer.layer, found.mean_layers), *map(shares.get, parts)))
+    yield Table(
+        title=f"{title}; across tokens",
+        columns=("layer", *parts),
+        rows=tuple(rows),
+        caption="95 % interval over documents in brackets",
+    )
+    whole = found.mean
+    yield Table(
+        title=f"{title}; mean over layers {', '.join(map(str, found.mean_layers))}",
+        columns=("part", "across tokens", "of the token", "of the margin"),
+        rows=tuple((p.part, p.across_tokens, p.per_token, p.margin) for p in whole.parts),
+        caption=f"cancellation Σ‖part‖ / ‖whole‖: {_told(whole.cancellation)}",
+    )
 
 
-def _mean_name(found: CorrectedDecomposition) -> str:
-    return f"mean of {', '.join(map(str, found.mean_layers))}"
+def _told(statistic: Statistic) -> str:
+    return "unknown" if statistic.value is None else f"{statistic.value:.3f}"
+
+
+def _layer(layer: int | None, mean_layers: Sequence[int]) -> str:
+    return f"mean of {', '.join(map(str, mean_layers))}" if layer is None else str(layer)
 
 
 def _share_bars(title: str, found: CorrectedDecomposition) -> Bars:
@@ -149,49 +188,114 @@ def _share_bars(title: str, found: CorrectedDecomposition) -> Bars:
     return Bars(title=title, rows=rows, low=min([0.0, *ends]), high=max([1.0, *ends]))
 
 
-def _contexts(result: SuiteResult) -> Iterator[Section]:
-    totals, tables, definition = [], [], ""
-    for model in _names(result):
-        for found in _of(result, model, ContextSensitivity):
-            definition = found.seed_definition
-            cells = f"{found.seed_sensitive} of {found.seed_cells} cells"
-            totals += [
-                (model, f"seed: rate of sensitive cells ({cells})", found.seed_rate),
-                (model, "corrected: 1 − Jaccard of the chosen sets", found.set_distance),
-                (model, "corrected: total variation of the weights", found.weight_distance),
-            ]
-            tables.append(_word_table(model, found.words))
-    if totals:
-        columns = ("model", "measure", "value")
-        whole = Table(title="Over all words and layers", columns=columns, rows=tuple(totals))
+def _sources(result: SuiteResult) -> Iterator[Section]:
+    tables = [
+        _source_table(model, router)
+        for model in _names(result)
+        for found in results_of(result, model, CorpusDecomposition)
+        for router in found.sources
+    ]
+    if tables:
         yield Section(
-            heading="Context sensitivity",
+            heading="Which layers a router reads",
             text=(
-                f"Seed: {definition}",
-                "Corrected: equal token ids only; the null is the same token with the context "
-                "shuffled. A small p means closer than chance.",
+                f"Shares across tokens of single sources, the {SOURCES} largest of each router.",
             ),
-            tables=(whole, *tables),
+            tables=tuple(tables),
         )
 
 
-def _word_table(model: str, words: Sequence[WordContexts]) -> Table:
+def _source_table(model: str, router: RouterSourceShares) -> Table:
+    ranked = sorted(router.sources, key=lambda s: -abs(s.across_tokens.value or 0.0))
+    rows = tuple(
+        (source.part, "—" if source.layer is None else str(source.layer), source.across_tokens)
+        for source in ranked[:SOURCES]
+    )
+    columns = ("part", "added by layer", "share across tokens")
+    return Table(title=f"{model}: router of layer {router.layer}", columns=columns, rows=rows)
+
+
+def _causal(result: SuiteResult) -> Iterator[Section]:
+    found = [
+        (model, check)
+        for model in _names(result)
+        for check in results_of(result, model, CausalCheck)
+    ]
+    if found:
+        yield Section(
+            heading="Causal check",
+            text=(
+                found[0][1].definition,
+                *(_causal_verdict(model, check) for model, check in found),
+            ),
+            tables=tuple(_causal_table(model, check) for model, check in found),
+            bars=tuple(_causal_bars(model, check) for model, check in found),
+        )
+
+
+def _causal_verdict(model: str, check: CausalCheck) -> str:
+    reason = f": {check.reason}" if check.reason else ""
+    return f"{model}: {check.verdict}{reason}."
+
+
+def _causal_table(model: str, check: CausalCheck) -> Table:
     rows: list[tuple[Value, ...]] = []
-    for word in words:
-        token = None if word.token_text is None else f"“{word.token_text}”"
-        kept = f"{len(word.kept)} of {len(word.kept) + len(word.dropped)}"
-        lead = (f"“{word.word}”", token, kept)
-        rows += [
-            (
-                *lead, str(layer.layer), layer.distinct_top_experts, layer.set_distance,
-                layer.weight_distance,
-            )
-            for layer in word.layers
-        ]  # fmt: skip
-        if not word.layers:
-            rows.append((*lead, f"{word.verdict}: {word.reason}", None, None, None))
-    columns = (
-        "word", "token", "contexts kept", "layer", "different top-1 experts", "1 − Jaccard",
-        "total variation",
+    for layer in (*check.layers, check.mean):
+        name = _layer(layer.layer, check.mean_layers)
+        for part in layer.parts:
+            for by, effect in (("mean", part.mean), ("resample", part.resample)):
+                rows.append((name, part.part, by, *_effect(effect)))
+        if layer.lead is not None:
+            rows.append((name, "attention's lead", "resample", None, layer.lead, None))
+    return Table(
+        title=f"{model}: {check.documents} documents, {check.tokens:,} tokens",
+        columns=(
+            "layer", "part", "replaced by", "change of the experts", "beyond random directions",
+            "length of the change",
+        ),
+        rows=tuple(rows),
+        caption=(
+            f"{check.directions} random directions a token, as long as the change; handed its own "
+            f"stream the router chose the same experts for {_told(check.reproduced)} of the tokens"
+        ),
     )  # fmt: skip
-    return Table(title=f"{model}: words in their contexts", columns=columns, rows=tuple(rows))
+
+
+def _effect(effect: Effect) -> tuple[Value, ...]:
+    return effect.change, effect.excess, effect.length
+
+
+def _causal_bars(model: str, check: CausalCheck) -> Bars:
+    rows = tuple((part.part, part.resample.change) for part in check.mean.parts)
+    return Bars(
+        title=f"{model}: change of the experts where a part is another document's, mean of layers",
+        rows=rows,
+        low=0.0,
+        high=1.0,
+        caption="1 − Jaccard: 0 the same experts, 1 none of them",
+    )
+
+
+def _identity(result: SuiteResult) -> Iterator[Section]:
+    columns = ("model", "layer", "η²")
+    rows: list[tuple[Value, ...]] = []
+    text: list[str] = []
+    for model in _names(result):
+        for found in results_of(result, model, TokenIdentity):
+            text += [found.definition, found.null]
+            layers = [*found.layers, *([found.mean] if found.mean is not None else [])]
+            rows += [(model, _layer(one.layer, found.mean_layers), one.eta2) for one in layers]
+            text.append(_identity_size(model, found))
+    if text:
+        table = Table(title="Variance that the token foretells", columns=columns, rows=tuple(rows))
+        yield Section(
+            heading="Token identity", text=tuple(dict.fromkeys(text)), tables=(table,) * bool(rows)
+        )
+
+
+def _identity_size(model: str, found: TokenIdentity) -> str:
+    reason = f"; {found.verdict}: {found.reason}" if found.reason else ""
+    return (
+        f"{model}: {found.ids} tokens are known well enough ({found.min_ids} needed), "
+        f"{_told(found.coverage)} of all tokens{reason}."
+    )

@@ -13,9 +13,17 @@ from moetui.analyses.attention_router import (
     PartShare,
     PromptDecomposition,
 )
+from moetui.analyses.causal_check import DECIDES, CausalCheck
+from moetui.analyses.token_identity import TokenIdentity
 from moetui.stats import Statistic
 from moetui.stats.minimum import DECOMPOSITION, enough, warned, warning
-from moetui.suites.results import CellResult, Evidence, Verdict, Verdicts
+from moetui.suites.attention_router_measures import (
+    SEED_RATIO,
+    causal_measures,
+    identity_measures,
+    share_name,
+)
+from moetui.suites.results import CellResult, Measure, Verdict, Verdicts
 
 # The largest share of tokens without their router data that a verdict may rest on.
 MISSING = 0.01
@@ -27,8 +35,10 @@ SEED_RULE = (
 CORRECTED_RULE = (
     "attention's share of the routers' variance across tokens, mean over the layers above 0 (as "
     "in the seed), lowest model, by its 95 % interval over documents: H1 if wholly above 0.85 (in "
-    "every model), H2 if within 0.50 to 0.80, H3 if wholly below 0.50, else unclear; inconclusive "
-    f"below a tenth of {DECOMPOSITION}, without an interval, or with data missing"
+    "every model), H2 if within 0.50 to 0.80, H3 if wholly below 0.50, else unclear. H1 also takes "
+    "the causal check: in every model attention replaced by another document's changes the experts "
+    "more than random directions of that length and more than any other part replaced. "
+    f"Inconclusive below a tenth of {DECOMPOSITION}, without an interval, or with data missing"
 )
 STATEMENTS = {
     "H1": "attention dominates routing (over 85 %) in every model",
@@ -36,16 +46,22 @@ STATEMENTS = {
     "H3": "attention is not what dominates routing (under 50 %)",
     "unclear": "the number lies between the hypotheses",
 }
+NOT_CAUSAL = (
+    "attention's share is over 85 %, but the causal check does not show that attention decides"
+)
 INCONCLUSIVE = "inconclusive"
 
 
 class _ModelShare(msgspec.Struct, frozen=True):
-    """Attention's corrected share in one model (and the other parts'), or why there is none."""
+    """Attention's corrected share in one model (and the other parts'), or why there is none; and
+    what stands beside it."""
 
     model: str
     share: Statistic | None
     reason: str | None
     others: tuple[PartShare, ...] = ()
+    causal: CausalCheck | None = None
+    identity: TokenIdentity | None = None
 
 
 def conclude(cells: Sequence[CellResult]) -> Verdicts:
@@ -91,9 +107,10 @@ def _seed_verdict(cells: Sequence[CellResult]) -> tuple[Verdict, float | None]:
     ]
     ratios = {model: ratio for model, ratio, _ in found if ratio is not None}
     evidence = tuple(
-        Evidence(
+        Measure(
             model=model,
-            measure="seed ratio, mean over layers with ratio > 0",
+            label="seed",
+            name=SEED_RATIO,
             statistic=Statistic(
                 value=ratio, n_documents=prompts, caveat="as published: no interval, no null"
             ),
@@ -117,26 +134,42 @@ def _corrected_verdict(shares: Sequence[_ModelShare]) -> Verdict:
     reasons = [f"{share.model}: {share.reason}" for share in shares if share.reason]
     decided = bool(attention) and not reasons
     outcome = corrected_outcome(attention) if decided else INCONCLUSIVE
+    refused = [share.model for share in shares if not _causal(share)] if outcome == "H1" else []
     evidence = tuple(one for share in shares for one in _share_evidence(share))
-    return _verdict("corrected", outcome, CORRECTED_RULE, evidence, "; ".join(reasons))
+    verdict = _verdict(
+        "corrected",
+        "unclear" if refused else outcome,
+        CORRECTED_RULE,
+        evidence,
+        "; ".join(reasons),
+    )
+    if refused:
+        told = f"{NOT_CAUSAL} ({', '.join(refused)})"
+        verdict = msgspec.structs.replace(verdict, statement=told)
+    return verdict
 
 
-def _share_evidence(share: _ModelShare) -> list[Evidence]:
+def _causal(share: _ModelShare) -> bool:
+    return share.causal is not None and share.causal.verdict == DECIDES
+
+
+def _share_evidence(share: _ModelShare) -> list[Measure]:
     """Attention first, then the other parts, so that nobody takes the rest for the embedding."""
     named = [(ATTENTION, share.share), *((p.part, p.across_tokens) for p in share.others)]
-    return [
-        Evidence(
-            model=share.model,
-            measure=f"{part}: share of the variance across tokens, mean over layers above 0",
-            statistic=statistic,
-        )
+    found = [
+        Measure(model=share.model, label="corrected", name=share_name(part), statistic=statistic)
         for part, statistic in named
         if statistic is not None
     ]
+    if share.causal is not None:
+        found += causal_measures(share.model, share.causal)
+    if share.identity is not None:
+        found += identity_measures(share.model, share.identity)
+    return found
 
 
 def _verdict(
-    label: str, outcome: str, rule: str, evidence: tuple[Evidence, ...], reason: str
+    label: str, outcome: str, rule: str, evidence: tuple[Measure, ...], reason: str
 ) -> Verdict:
     statement = STATEMENTS.get(outcome, f"inconclusive: {reason}")
     return Verdict(label=label, outcome=outcome, statement=statement, rule=rule, evidence=evidence)
@@ -145,15 +178,25 @@ def _verdict(
 def _model_share(model: str, cells: Sequence[CellResult]) -> _ModelShare:
     """The corpus decides where there is one, else the prompts."""
     own = [cell for cell in cells if cell.model == model]
-    found = _corrected(own)
+    causal = next((c.result for c in own if isinstance(c.result, CausalCheck)), None)
+    identity = next((c.result for c in own if isinstance(c.result, TokenIdentity)), None)
+    share, reason, others = _attention_share(own)
+    return _ModelShare(model, share, reason, others, causal, identity)
+
+
+def _attention_share(
+    cells: Sequence[CellResult],
+) -> tuple[Statistic | None, str | None, tuple[PartShare, ...]]:
+    """Attention's share, why it carries no verdict if it does not, and the other parts'."""
+    found = _corrected(cells)
     if found is None:
-        return _ModelShare(model, None, _reasons(own) or "no decomposition")
+        return None, _reasons(cells) or "no decomposition", ()
     share = next((p.across_tokens for p in found.mean.parts if p.part == ATTENTION), None)
     if share is None or share.value is None:
-        return _ModelShare(model, None, "attention's share is undefined")
+        return None, "attention's share is undefined", ()
     share = warned(share, DECOMPOSITION, documents=found.documents, tokens=found.tokens)
     others = tuple(part for part in found.mean.parts if part.part != ATTENTION)
-    return _ModelShare(model, share, _insufficient(found, share), others)
+    return share, _insufficient(found, share), others
 
 
 def _corrected(cells: Sequence[CellResult]) -> CorrectedDecomposition | None:
@@ -190,8 +233,35 @@ def _why(seed: float | None, shares: Sequence[_ModelShare]) -> str:
         "layers added (experts' outputs too) as attention, leaves out this layer's own attention "
         "and the norm, and includes what all experts or all tokens receive alike; the corrected "
         f"share{share} counts only what attention contributes to differences between experts "
-        "across tokens."
+        f"across tokens.{''.join(map(_beside, shares))}"
     )
+
+
+def _beside(share: _ModelShare) -> str:
+    """What the causal check and η² add, in sentences that begin with a space."""
+    told = []
+    if share.causal is not None and share.causal.reason is None:
+        effects = [
+            f"{part.part} {_two(part.resample.change.value)} "
+            f"(random {_two(part.resample.change.null_mean)})"
+            for part in share.causal.mean.parts
+        ]
+        told.append(
+            f" {share.model}: replaced by what it was in another document, a part changes this "
+            f"much of the chosen sets (random: directions of that length): {', '.join(effects)}; "
+            f"{share.causal.verdict}."
+        )
+    if share.identity is not None and share.identity.mean and share.identity.reason is None:
+        told.append(
+            f" {share.model}: the token alone foretells {_two(share.identity.mean.eta2.value)} of "
+            "the variance of the logits (η²), so part of what attention contributes may be the "
+            "token's own identity."
+        )
+    return "".join(told)
+
+
+def _two(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.2f}"
 
 
 def _rest(others: Sequence[PartShare]) -> str:

@@ -25,6 +25,7 @@ from moetui.analyses.task_prompts import (
 )
 from moetui.analyses.task_words import Prompt, labelled
 from moetui.errors import UsageError
+from moetui.suites.layers import LayersAsked
 from moetui.suites.moe_routing_correlation_lens import (
     Documents,
     ExpertWordsAnalysis,
@@ -33,7 +34,7 @@ from moetui.suites.moe_routing_correlation_lens import (
     VocabularyAlignmentAnalysis,
     WordPrompts,
 )
-from moetui.suites.moe_routing_correlation_measures import measures
+from moetui.suites.moe_routing_correlation_measures import PEAK, measures
 from moetui.suites.moe_routing_correlation_tasks import (
     AccuracyAnalysis,
     ProbeAnalysis,
@@ -43,6 +44,7 @@ from moetui.suites.moe_routing_correlation_verdict import conclude
 from moetui.suites.parameters import parameters_of
 from moetui.suites.plan import Analysis
 from moetui.suites.results import CellResult, Measure, Published, Verdicts, digest
+from moetui.suites.sanity import SanityAnalysis
 
 OLMOE, LLAMA = "allenai/OLMoE-1B-7B-0924", "meta-llama/Llama-3.2-1B"
 GPT_OSS = "openai/gpt-oss-20b"
@@ -70,10 +72,11 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         ),
     ] = ("demo", "demo-dense")
     layers: Annotated[
-        tuple[Count, ...] | None,
+        LayersAsked | None,
         msgspec.Meta(
-            description="decoder layers whose words are read, by number; null: the seed's layers "
-            "4, 6, 8, 10, 12, 14 of 16, scaled to the depth of each model, less its last layer"
+            description="decoder layers whose words are read, by number, or first, mid, last, all; "
+            "null: the seed's layers 4, 6, 8, 10, 12, 14 of 16, scaled to the depth of each model, "
+            "less its last layer"
         ),
     ] = None
     prompts: Annotated[
@@ -138,14 +141,17 @@ class MoeRoutingCorrelation:
         "numbers; with the defaults one to two minutes of CPU time for each demo model"
     )
     published: tuple[Published, ...] = (
-        Published(model=OLMOE, measure="vocabulary alignment, layers 4 to 14 of 16", value=0.0),
-        Published(model=LLAMA, measure="vocabulary alignment, layers 4 to 14 of 16", value=0.0),
-        Published(model=OLMOE, measure="probe of the operation, 25 % and 50 % depth", value=1.0),
-        Published(model=LLAMA, measure="probe of the operation, 25 % and 50 % depth", value=1.0),
+        Published(model=OLMOE, measure=PEAK, value=0.0),
+        Published(model=LLAMA, measure=PEAK, value=0.0),
+        Published(model=f"{GPT_OSS}, layer 13, reported at least", measure=PEAK, value=0.5),
+        Published(model=f"{GPT_OSS}, layer 13, reported at most", measure=PEAK, value=0.8),
+        *(
+            Published(model=model, measure=f"probe of the operation, {depth} depth", value=1.0)
+            for depth in ("25%", "50%")
+            for model in (OLMOE, LLAMA)
+        ),
         Published(model=OLMOE, measure="task accuracy, the seed's prompts", value=0.667),
         Published(model=LLAMA, measure="task accuracy, the seed's prompts", value=1.0),
-        Published(model=GPT_OSS, measure="vocabulary alignment, layer 13, lowest told", value=0.5),
-        Published(model=GPT_OSS, measure="vocabulary alignment, layer 13, highest told", value=0.8),
     )
 
     def __init__(self, parameters: Parameters, corpus: str | Path | None = None) -> None:
@@ -153,6 +159,7 @@ class MoeRoutingCorrelation:
         items = seed_items(given.prompts)
         prompts = WordPrompts(labelled(items), self._larger, given.words, given.layers)
         self.analyses: tuple[Analysis, ...] = (
+            SanityAnalysis([item.prompt for item in items], max_tokens=64, layers="all"),
             TunedLensAnalysis(
                 Documents(corpus, "calibration", documents=given.calibration_documents),
                 fit_documents=given.fit_documents,

@@ -37,10 +37,11 @@ from moetui.analyses.vocabulary_alignment import (
 from moetui.analyses.vocabulary_reading import (
     VocabularyRows,
     joined_rows,
-    layers_of,
+    seed_layers,
     word_rows,
 )
 from moetui.suites.corpus import Sample, Split, open_corpus, sample
+from moetui.suites.layers import LayersAsked, chosen_layers
 from moetui.suites.plan import Needs, Outcome, Part, Step
 from moetui.trace import Forward, ModelInfo
 
@@ -79,7 +80,7 @@ class WordInputs(msgspec.Struct, frozen=True, kw_only=True):
     prompts: tuple[Prompt, ...]
     words: dict[str, tuple[str, ...]]
     said: dict[str, tuple[str, ...]]
-    layers: tuple[int, ...] | None
+    layers: LayersAsked | None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -234,7 +235,7 @@ class WordPrompts:
         seed_prompts: Sequence[Prompt],
         larger: Callable[[int], Sequence[Prompt]],
         words: Words,
-        layers: tuple[int, ...] | None,
+        layers: LayersAsked | None,
     ) -> None:
         self._seed_prompts, self._larger = tuple(seed_prompts), larger
         self._words, self._layers = dict(words), layers
@@ -269,6 +270,13 @@ class WordPrompts:
         return Part(name=name, inputs=inputs, tokens=_TOKENS * len(prompts))
 
 
+def word_layers(asked: LayersAsked | None, info: ModelInfo) -> tuple[int, ...]:
+    """Decoder layers whose words are read; None: the seed's. Raises UsageError for one too deep."""
+    if asked is None:
+        return seed_layers(info.num_layers)
+    return chosen_layers(asked, range(info.num_layers), f"is none of {info.name}", "decoder")
+
+
 class VocabularyAlignmentAnalysis:
     """`vocabulary_alignment`: see `moetui.analyses.vocabulary_alignment`."""
 
@@ -297,7 +305,7 @@ class VocabularyAlignmentAnalysis:
         asked: WordInputs = part.inputs
         fitted: FittedLens = needs[TUNED_LENS][0]
         words = lexicon(model, asked.words, fitted.counts, seed=seed)
-        layers = layers_of(model.info, asked.layers)
+        layers = word_layers(asked.layers, model.info)
         tasks = list(asked.words)
         rows, experts = [], []
         for done, prompt in enumerate(asked.prompts, 1):

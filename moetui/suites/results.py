@@ -7,15 +7,18 @@ import os
 import platform
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
 from moetui.analyses.attention_router import CorpusDecomposition, PromptDecomposition
+from moetui.analyses.causal_check import CausalCheck
 from moetui.analyses.context_sensitivity import ContextSensitivity
 from moetui.analyses.expert_words import ExpertWords
 from moetui.analyses.probes import Probes
+from moetui.analyses.sanity import Sanity
 from moetui.analyses.task_accuracy import TaskAccuracy
+from moetui.analyses.token_identity import TokenIdentity
 from moetui.analyses.tuned_lens import LensFidelity, TunedLensFit
 from moetui.analyses.virtual_experts import VirtualExperts
 from moetui.analyses.vocabulary_alignment import VocabularyAlignment
@@ -31,6 +34,8 @@ AnalysisResult = (
     PromptDecomposition
     | CorpusDecomposition
     | ContextSensitivity
+    | CausalCheck
+    | TokenIdentity
     | Probes
     | TaskAccuracy
     | VirtualExperts
@@ -38,10 +43,13 @@ AnalysisResult = (
     | LensFidelity
     | VocabularyAlignment
     | ExpertWords
+    | Sanity
 )
 
 Status = Literal["done", "inconclusive", "failed"]
 SeparationVerdict = Literal["separates", "does not separate", "inconclusive"]
+
+R = TypeVar("R")
 
 _PACKAGES = ("moetui", "mlx", "mlx-lm", "transformers", "numpy", "scipy", "msgspec")
 
@@ -169,6 +177,12 @@ class SuiteResult(msgspec.Struct, frozen=True, kw_only=True):
     def failures(self) -> tuple[CellResult, ...]:
         """The cells that failed."""
         return tuple(cell for cell in self.cells if cell.status == "failed")
+
+
+def results_of(result: SuiteResult, model: str, kind: type[R]) -> list[R]:
+    """The results of one type that `model` has."""
+    found: list[Any] = [cell.result for cell in result.cells if cell.model == model]
+    return [one for one in found if isinstance(one, kind)]
 
 
 def versions() -> dict[str, str]:

@@ -7,38 +7,31 @@ the same numbers. A suite adds sections of its own results in a module beside it
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
 
 import msgspec
 
+from moetui.analyses.sanity import Sanity
 from moetui.suites import attention_router_sections
-from moetui.suites.results import Measure, ModelRecord, Separation, SuiteResult, Verdict
+from moetui.suites.results import (
+    Measure,
+    ModelRecord,
+    Separation,
+    SuiteResult,
+    Verdict,
+    results_of,
+)
 from moetui.suites.tables import Section, Table, Value
 from moetui.trace import ModelInfo
 
-# What a check is called, and what came of it.
-Checks = tuple[tuple[str, Value], ...]
-
-
-class Own(NamedTuple):
-    """What a suite shows of its own results.
-
-    sections: of the whole result. checks: rows of the sanity table for one trained model.
-    """
-
-    sections: Callable[[SuiteResult], tuple[Section, ...]]
-    checks: Callable[[SuiteResult, str], Checks]
-
-
 # Suite → its own sections; a suite that is not here has the general ones only.
-OWN: Mapping[str, Own] = {
-    "attention_router": Own(attention_router_sections.sections, attention_router_sections.checks),
+OWN: Mapping[str, Callable[[SuiteResult], tuple[Section, ...]]] = {
+    "attention_router": attention_router_sections.sections,
 }
 
 
 def sections(result: SuiteResult) -> tuple[Section, ...]:
     """Everything, in the order in which a reviewer asks."""
-    own = OWN[result.suite].sections(result) if result.suite in OWN else ()
+    own = OWN[result.suite](result) if result.suite in OWN else ()
     return (
         question(result),
         verdicts(result),
@@ -209,38 +202,71 @@ def published(result: SuiteResult) -> Iterator[Section]:
 
 
 def sanity(result: SuiteResult) -> Section:
-    """What must hold before any number here means something."""
-    own = OWN[result.suite].checks if result.suite in OWN else None
+    """What must hold before any number here means something, of every model."""
     rows: list[tuple[Value, ...]] = []
+    layers: list[tuple[Value, ...]] = []
     for record in result.models:
-        if record.null_of is not None:
-            continue
         nulls = [other.name for other in result.models if other.null_of == record.name]
-        checks: Checks = (
-            *_reading_checks(record.info),
-            ("null model", ", ".join(nulls) or "not run"),
-            *(own(result, record.name) if own is not None else ()),
-        )
+        checks = list(_reading_checks(record.info))
+        if record.null_of is None:
+            checks.append(("null model", ", ".join(nulls) or "not run"))
+        for found in results_of(result, record.name, Sanity):
+            checks += _sanity_checks(found)
+            layers += [(record.name, *row) for row in _sanity_layers(found)]
         rows += [(record.name, check, outcome) for check, outcome in checks]
-    return Section(
-        heading="Sanity",
-        tables=(Table(title="Checks", columns=("model", "check", "outcome"), rows=tuple(rows)),),
-    )
+    tables = [Table(title="Checks", columns=("model", "check", "outcome"), rows=tuple(rows))]
+    if layers:
+        columns = (
+            "model", "layer", "top-k reproduced by the model's own router", "shuffled tokens",
+            "ties at the k-boundary",
+        )  # fmt: skip
+        tables.append(Table(title="Checks by layer", columns=columns, rows=tuple(layers)))
+    told = [one.shuffled_definition for one in _all_sanity(result)]
+    text = tuple(f"Shuffled tokens: {definition}." for definition in dict.fromkeys(told))
+    return Section(heading="Sanity", text=text, tables=tuple(tables))
 
 
-def _reading_checks(info: ModelInfo | None) -> Checks:
+def _all_sanity(result: SuiteResult) -> list[Sanity]:
+    return [one for r in result.models for one in results_of(result, r.name, Sanity)]
+
+
+def _reading_checks(info: ModelInfo | None) -> Iterator[tuple[str, Value]]:
     """What the model's own self-test said when it was loaded."""
     if info is None:
-        return (("model", "not loaded"),)
-    if not info.is_moe:
-        return (("routers", info.routing_error or "none: a dense model"),)
-    bits = "not quantised" if info.router_bits is None else f"{info.router_bits} bits"
-    return (
-        ("experts read are those that the model's own forward ran", info.routing_error or "yes"),
-        ("router logits are the sum of their parts", info.decomposition_error or "yes"),
-        ("lens at the last layer is the model's output", info.lens_error or "yes"),
-        ("router precision", bits),
-    )
+        yield "model", "not loaded"
+        return
+    if info.is_moe or info.routing_error is not None:
+        bits = "unknown" if info.router_bits is None else f"{info.router_bits} bits"
+        name = "experts read are those that the model's own forward ran"
+        yield name, info.routing_error or "yes"
+        yield "router logits are the sum of their parts", info.decomposition_error or "yes"
+        yield "router precision", bits
+    else:
+        yield "routers", "none: a dense model"
+    yield "lens at the last layer is the model's output", info.lens_error or "yes"
+
+
+def _sanity_checks(found: Sanity) -> Iterator[tuple[str, Value]]:
+    """What the suite checked itself, on a few texts."""
+    name = "logits with and without reading are the same, bit for bit"
+    yield name, f"{found.same_logits} of {found.texts} texts"
+    errors = [one.completeness for one in found.layers if one.completeness is not None]
+    if errors:
+        bound = f"bound {found.completeness_bound:.0e} in {found.dtype}"
+        yield "completeness error, worst token", f"{max(errors):.1e} ({bound})"
+    if found.first_layer_ratio is not None:
+        yield "seed ratio at layer 0 (0 by construction)", f"{found.first_layer_ratio:.3g}"
+    if found.first_layer_experts is not None:
+        said = "yes" if found.first_layer_experts else "no"
+        yield "experts add nothing to the logits of layer 0", said
+    if found.reproduced_error is not None:
+        yield "routers cannot be asked again", found.reproduced_error
+    yield "checks that failed", "; ".join(found.failed) or "none"
+
+
+def _sanity_layers(found: Sanity) -> Iterator[tuple[Value, ...]]:
+    for one in found.layers:
+        yield str(one.layer), one.reproduced, one.shuffled, one.ties
 
 
 def failures(result: SuiteResult) -> Iterator[Section]:

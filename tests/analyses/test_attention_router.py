@@ -10,7 +10,6 @@ from scipy.special import expit
 
 from moetui.analyses.attention_router import (
     corrected_decomposition,
-    default_layers,
     prompt_sums,
     seed_decomposition,
 )
@@ -54,13 +53,6 @@ def decompose(traces, layers=(0,), *, last=False, seed=0):
 
 def values(found, measure, layer=0):
     return {p.part: getattr(p, measure).value for p in found.layers[layer].parts}
-
-
-def test_default_layers_are_first_middle_and_last():
-    assert default_layers(range(16)) == (0, 8, 15)  # the seed's choice for OLMoE
-    assert default_layers((3, 5, 7, 9)) == (3, 7, 9)
-    assert default_layers((4,)) == (4,)
-    assert default_layers(()) == ()
 
 
 def test_seed_metric_by_hand():

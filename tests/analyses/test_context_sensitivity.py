@@ -4,7 +4,13 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from moetui.analyses.context_sensitivity import context_sensitivity, word_contexts
+from moetui.analyses.context_sensitivity import (
+    context_sensitivity as of_uses,
+)
+from moetui.analyses.context_sensitivity import (
+    word_contexts as of_word,
+)
+from moetui.analyses.context_uses import uses_in
 from moetui.stats import expected_jaccard
 from tests.builders import make_trace
 
@@ -26,6 +32,15 @@ def context(tokens, ids, sets, *, weights=None):
     )
 
 
+def word_contexts(word, contexts, layers, *, seed):
+    return of_word(uses_in(word, contexts, layers), layers, seed=seed)
+
+
+def context_sensitivity(words, layers, *, seed):
+    uses = [uses_in(word, contexts, layers) for word, contexts in words]
+    return of_uses(uses, [], layers, seed=seed)
+
+
 def named(traces):
     return [("".join(trace.tokens), trace) for trace in traces]
 
@@ -41,7 +56,7 @@ def test_a_context_whose_token_id_differs_is_dropped_and_named():
     assert found.dropped[0].reason == "'127' is token id 71 here, compared is 75"
     assert found.dropped[1].reason == "no single token spells '127' here"
     assert found.layers[0].sensitive is False  # the dropped ones would have made it True
-    assert found.layers[0].set_distance.value == 0.0
+    assert found.layers[0].sets.between.value == 0.0
 
 
 def test_a_token_that_only_contains_the_word_is_another_token():
@@ -94,8 +109,8 @@ def test_distances_are_means_over_all_pairs():
         p = dict(zip(sets[a].tolist(), weights[a] / weights[a].sum(), strict=True))
         q = dict(zip(sets[b].tolist(), weights[b] / weights[b].sum(), strict=True))
         variations.append(sum(abs(p.get(e, 0) - q.get(e, 0)) for e in range(E)) / 2)
-    assert layer.set_distance.value == pytest.approx(np.mean(jaccards))
-    assert layer.weight_distance.value == pytest.approx(np.mean(variations), rel=1e-5)
+    assert layer.sets.between.value == pytest.approx(np.mean(jaccards))
+    assert layer.weights.between.value == pytest.approx(np.mean(variations), rel=1e-5)
 
 
 def test_chance_is_that_of_random_sets_of_the_same_size():
@@ -107,29 +122,29 @@ def test_chance_is_that_of_random_sets_of_the_same_size():
     # Enumerated over all K-sets that the second of a pair can be.
     fixed = set(range(K))
     every = [1 - len(fixed & set(s)) / len(fixed | set(s)) for s in combinations(range(E), K)]
-    null = layer.set_distance
+    null = layer.sets.between
     assert null.null_mean == pytest.approx(np.mean(every))
     assert null.null_mean == pytest.approx(1 - expected_jaccard(E, K, K))
     assert null.null_low < null.null_mean < null.null_high
     # With even weights total variation is 1 − |A ∩ B| / K, so chance is 1 − K/E.
-    assert layer.weight_distance.null_mean == pytest.approx(1 - K / E, abs=0.02)
+    assert layer.weights.between.null_mean == pytest.approx(1 - K / E, abs=0.02)
 
 
 def test_equal_sets_are_closer_than_chance_and_random_ones_are_not():
     same = [context(["w"], [1], [[0, 1, 2]]) for _ in range(6)]
-    assert word_contexts("w", named(same), [0], seed=0).layers[0].set_distance.p == 1 / 1000
+    assert word_contexts("w", named(same), [0], seed=0).layers[0].sets.between.p == 1 / 1000
     rng = np.random.default_rng(2)
     ps = []
     for seed in range(60):
         mixed = [context(["w"], [1], [rng.permutation(E)[:K]]) for _ in range(6)]
-        ps.append(word_contexts("w", named(mixed), [0], seed=seed).layers[0].set_distance.p)
+        ps.append(word_contexts("w", named(mixed), [0], seed=seed).layers[0].sets.between.p)
     assert 0.3 < np.mean(ps) < 0.7
 
 
 def test_twenty_contexts_have_an_interval():
     rng = np.random.default_rng(3)
     traces = [context(["w"], [1], [rng.permutation(E)[:K]]) for _ in range(25)]
-    distance = word_contexts("w", named(traces), [0], seed=0).layers[0].set_distance
+    distance = word_contexts("w", named(traces), [0], seed=0).layers[0].sets.between
     assert distance.ci_low < distance.value < distance.ci_high
     assert "approximate" in distance.caveat and distance.n_documents == 25
     # The jackknife's standard error of the same mean over pairs: every pair has two contexts.

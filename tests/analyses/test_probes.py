@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats as scipy_stats
+from sklearn.dummy import DummyClassifier
 from sklearn.model_selection import StratifiedGroupKFold
 
 from moetui.analyses.probe_features import (
@@ -28,7 +30,16 @@ from moetui.analyses.probe_fit import (
     seen,
     unseen,
 )
-from moetui.analyses.probes import CHOSEN, EMBEDDING, LOGITS, RESIDUAL, TOKENS, coded_items, probes
+from moetui.analyses.probes import (
+    CHOSEN,
+    EMBEDDING,
+    LOGITS,
+    RESIDUAL,
+    TOKENS,
+    coded_items,
+    most_frequent,
+    probes,
+)
 from moetui.analyses.seed_probe import seed_probe
 from moetui.analyses.task_prompts import SEED_PROMPTS, TASKS, TEMPLATES, TaskPrompt, crossed_prompts
 from moetui.stats import permutation_p
@@ -128,6 +139,10 @@ def test_a_planted_subspace_is_found_through_unseen_words_and_numbers() -> None:
     assert found.probe(LOGITS, 0.25).unseen.value > 0.95
     assert found.probe(CHOSEN, 0.25).unseen.value > 0.5
     assert found.no_routing is None
+    assert bag.unseen.q is None
+    tests = [probe.unseen for probe in found.probes if probe.depth is not None]
+    expected = scipy_stats.false_discovery_control([test.p for test in tests])
+    assert [test.q for test in tests] == pytest.approx(expected)
 
 
 def test_features_that_hold_only_the_wording_are_of_use_only_where_it_was_seen() -> None:
@@ -193,6 +208,14 @@ def test_the_interval_is_over_wordings_and_the_size_is_told() -> None:
     )
     assert sum(s.right for s in scores) == right
     assert unseen_accuracy.value == pytest.approx(right / len(items))
+
+
+def test_the_fixed_answer_is_the_dummy_classifier_of_sklearn() -> None:
+    items = (*crossed_prompts(3, seed=0), *SEED_PROMPTS[:3])
+    labels = coded_items(items).labels
+    nothing = np.zeros((len(labels), 1))
+    dummy = DummyClassifier(strategy="most_frequent").fit(nothing, labels)
+    assert most_frequent(coded_items(items), seed=0).value == dummy.score(nothing, labels)
 
 
 @pytest.mark.parametrize(("pairs", "templates"), [(1, 7), (3, 3), (20, 1)])

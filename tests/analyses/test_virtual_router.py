@@ -190,3 +190,14 @@ def test_on_the_demo_models_it_tells_operations_apart_in_wordings_it_knows(name:
     router.train([(i.prompt, i.task) for i in items if i.operands in pairs[:4]])
     report = router.evaluate([(i.prompt, i.task) for i in items if i.operands in pairs[4:]])
     assert report.accuracy.ci_low is not None and report.accuracy.ci_low > 0.5
+
+
+def test_what_readme_says_of_it_on_the_demo_model_is_so() -> None:
+    pairs = [(a, b) for a in range(4, 24, 2) for b in (2, 3)]
+    router = VirtualExpertRouter(moetui.load("demo"))
+    router.train([(f"{a} {sign} {b} =", sign) for a, b in pairs for sign in "+-*/"])
+    assert router.route("15 * 4 =")["*"] > 0.95
+    words = {"+": "plus", "-": "minus", "*": "times", "/": "over"}
+    report = router.evaluate([(f"What is {a} {words[s]} {b}?", s) for a, b in pairs for s in words])
+    accuracy = report.accuracy
+    assert accuracy.ci_low is not None and accuracy.ci_low < 0.25 < accuracy.ci_high

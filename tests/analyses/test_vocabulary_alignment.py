@@ -18,9 +18,7 @@ from moetui.analyses.task_words import (
     surface_forms,
 )
 from moetui.analyses.vocabulary_alignment import PromptSetAlignment, prompt_set_alignment
-from moetui.analyses.vocabulary_reading import joined_rows, layers_of, seed_layers, word_rows
-from moetui.errors import UsageError
-from tests.builders import make_model_info
+from moetui.analyses.vocabulary_reading import joined_rows, seed_layers, word_rows
 from tests.fake_words import WordForward
 
 N = 4
@@ -179,9 +177,7 @@ def test_layers_are_the_seeds_depths_without_the_models_own_output() -> None:
     assert seed_layers(16) == (4, 6, 8, 10, 12, 14)
     assert seed_layers(8) == (2, 3, 4, 5, 6)
     assert seed_layers(48) == (12, 18, 24, 30, 36, 42)
-    assert layers_of(make_model_info(num_layers=4), (3, 0)) == (0, 3)
-    with pytest.raises(UsageError, match="layer 4"):
-        layers_of(make_model_info(num_layers=4), (4,))
+    assert seed_layers(2) == (0,)
 
 
 def prompts_of(tasks: list[str], clusters: int = 25) -> list[Prompt]:

@@ -22,7 +22,7 @@ from tests.model.zoo import QWEN, hollow, placed, qwen_shapes
 ROOT = 0
 REPOSITORY = Path(__file__).parents[2]
 WORKER = [sys.executable, "-m", "tests.cli.batch_worker"]
-TIMEOUT = 120  # a safeguard: nothing here takes more than seconds
+TIMEOUT = 300  # a safeguard: nothing here takes more than seconds
 
 
 def start(folder: Path, *arguments: str, **options: Any) -> subprocess.Popen[str]:

@@ -132,3 +132,10 @@ def test_the_summary_of_a_batch_run_shows_its_numbers_and_no_markup(
     assert f"[{SHARE.ci_low:.3f}, {SHARE.ci_high:.3f}]" in text
     assert f"{APART.value:.3f} [{APART.ci_low:.3f}, {APART.ci_high:.3f}]" in text
     assert "[red]a|b" in text and "\x1b" not in text and "\u202e" not in text
+
+
+def test_a_saved_file_in_place_of_a_model_names_the_command(
+    result: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([str(result)]) == 2
+    assert f"`moetui open {result}`" in capsys.readouterr().err

@@ -83,7 +83,14 @@ print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--version"], ["--help"], ["trace", "--help"], ["models", "--help"], ["doctor", "--help"]],
+    [
+        ["--version"],
+        ["--help"],
+        *(
+            [command, "--help"]
+            for command in ("trace", "models", "doctor", "open", "compare", "schema")
+        ),
+    ],
 )
 def test_answering_about_itself_imports_nothing_heavy(arguments: list[str]) -> None:
     shown, imported = run(COMMAND, *arguments)

@@ -21,6 +21,10 @@ from typing import Any
 
 import pytest
 
+from moetui.suites import result_json, write_result
+from tests.builders import make_trace
+from tests.suites.sample import make_result
+
 PROMPT = "The capital of France is"
 PATIENCE_S = 120.0
 COLUMNS, LINES = 120, 40
@@ -205,5 +209,43 @@ def test_a_folder_that_is_no_model_is_told_in_a_dialog(terminal: Terminal) -> No
     assert "Traceback" not in terminal.screen()
     terminal.press("Escape")
     terminal.wait("explorer", lambda s: "Choose another model" not in s and "NO MODEL" in s)
+    terminal.press("q")
+    terminal.wait("end", lambda s: "exit=0" in s)
+
+
+def test_a_result_opens_without_a_model_and_exports_itself(terminal: Terminal) -> None:
+    result = make_result()
+    write_result(result, terminal.home / "result.json")
+    command = in_environment(terminal.home, f"{moetui_command()} open result.json")
+    terminal.start(command + "; echo exit=$?; sleep 600")
+    terminal.wait("result", lambda s: "9 Suites" in s and "NO MODEL" in s and "Who decides?" in s)
+    terminal.press("Right", "Right")
+    share = result.measures[1].statistic
+    numbers = f"{share.value:.3f}", f"[{share.ci_low:.3f}, {share.ci_high:.3f}]"
+    terminal.wait("numbers", lambda s: all(number in s for number in numbers))
+    terminal.press("e")
+    path = terminal.wait("export", lambda _: next(terminal.home.glob("moetui-suites-*.json"), None))
+    document = json.loads(path.read_text("utf-8"))
+    assert document["view"] == json.loads(result_json(result))
+    terminal.press("q")
+    terminal.wait("end", lambda s: "exit=0" in s)
+
+
+def test_a_saved_trace_opens_without_a_model_and_says_what_it_cannot_do(
+    terminal: Terminal,
+) -> None:
+    trace = make_trace(12, 6, prompt_tokens=5)
+    trace.save(terminal.home / "run.moetrace")
+    command = in_environment(terminal.home, f"{moetui_command()} open run.moetrace")
+    terminal.start(command + "; echo exit=$?; sleep 600")
+    terminal.wait("trace", lambda s: "saved trace" in s and cursor_on_screen(s) == (11, 0))
+    terminal.press("Home", "Right", "Down")
+    terminal.wait("cursor", lambda s: cursor_on_screen(s) == (1, 1))
+    chosen = terminal.wait("chosen experts", chosen_on_screen)
+    assert chosen == trace.expert_ids[1, 1].tolist()
+    terminal.press("x")
+    terminal.wait("refusal", lambda s: "a saved trace cannot" in s and "press o to open" in s)
+    terminal.press("Escape")
+    terminal.wait("explorer", lambda s: "Choose another model" not in s)
     terminal.press("q")
     terminal.wait("end", lambda s: "exit=0" in s)

@@ -29,7 +29,8 @@ def test_what_was_taken_and_given_back_counts() -> None:
     )
     before, during, after = map(int, run.stdout.split())
     assert BLOCK <= during - before < 1.2 * BLOCK
-    assert after >= during
+    # Linux counts pages in batches: the peak is exact to less than a megabyte.
+    assert after > during - (1 << 20)
 
 
 def test_what_the_parent_holds_does_not_count() -> None:

@@ -12,7 +12,21 @@ from moetui.analyses.attention_router import (
     PromptDecomposition,
     SeedDecomposition,
     SeedLayer,
+    SeedPrompt,
 )
+from moetui.analyses.causal_check import CausalCheck, Effect, LayerEffects, PartEffects
+from moetui.analyses.context_sensitivity import (
+    ContextExperts,
+    ContextLayer,
+    ContextSensitivity,
+    Distance,
+    DroppedContext,
+    MinedContexts,
+    WordContexts,
+)
+from moetui.analyses.sanity import LayerSanity, Sanity
+from moetui.analyses.source_shares import RouterSourceShares, SourceShare
+from moetui.analyses.token_identity import LayerIdentity, TokenIdentity
 from moetui.stats import Statistic
 from moetui.suites.results import (
     CellResult,
@@ -66,12 +80,91 @@ def shares(layer: int | None, attention: Statistic) -> LayerShares:
     )  # fmt: skip
 
 
+def number(value: float) -> Statistic:
+    """A statistic that is known by its value alone."""
+    return Statistic(value=value, ci_low=value - 0.001, ci_high=value + 0.001, n_documents=60)
+
+
+def sanity() -> Sanity:
+    layer = LayerSanity(
+        layer=4, ties=number(0.0021), reproduced=number(0.9987), shuffled=number(-0.0312),
+        completeness=3.1e-6,
+    )  # fmt: skip
+    return Sanity(
+        texts=4, tokens=40, same_logits=3, layers=(layer,), shuffled_definition="shuffled is 0",
+        reproduced_error=None, router_bits=16, dtype="float32", completeness_bound=1e-5,
+        first_layer_ratio=0.0, first_layer_experts=True, failed=("logits differ in one text",),
+    )  # fmt: skip
+
+
+def causal_check() -> CausalCheck:
+    def effects(layer: int | None, base: float) -> LayerEffects:
+        effect = Effect(
+            change=number(base), excess=number(base + 0.011), length=number(base + 0.022)
+        )
+        other = Effect(
+            change=number(base + 0.033), excess=number(base + 0.044), length=number(base + 0.055)
+        )
+        part = PartEffects(part="attention", mean=effect, resample=other)
+        return LayerEffects(layer=layer, parts=(part,), lead=number(base + 0.066))
+
+    return CausalCheck(
+        definition="a part is replaced", layers=(effects(4, 0.3),), mean_layers=(4,),
+        mean=effects(None, 0.5), directions=20, documents=60, tokens=900,
+        reproduced=number(0.999), verdict="attention decides", reason=None,
+    )  # fmt: skip
+
+
+def token_identity() -> TokenIdentity:
+    return TokenIdentity(
+        definition="η² is a share", null="ids exchanged",
+        layers=(LayerIdentity(layer=4, eta2=number(0.6123)),), mean_layers=(4,),
+        mean=LayerIdentity(layer=None, eta2=number(0.7123)), ids=250, min_ids=200,
+        coverage=number(0.8123), documents=60, verdict="measured", reason=None,
+    )  # fmt: skip
+
+
+def contexts() -> ContextSensitivity:
+    def distance(base: float) -> Distance:
+        return Distance(
+            between=number(base), shuffled=number(base + 0.011), excess=number(base + 0.022)
+        )
+
+    experts = tuple(
+        ContextExperts(context=text, experts=(expert, 2), weights=(0.6, 0.4))
+        for text, expert in (("111 127", 5), ("= 127", 7))
+    )
+    layer = ContextLayer(
+        layer=4, contexts=experts, distinct_top_experts=2, sensitive=True, sets=distance(0.41),
+        weights=distance(0.43),
+    )  # fmt: skip
+    word = WordContexts(
+        word="127", token_id=3, token_text=" 127", kept=("111 127", "= 127"),
+        dropped=(DroppedContext(context="abc 127", reason="another token id"),),
+        verdict="measured", reason=None, layers=(layer,),
+    )  # fmt: skip
+    mined = MinedContexts(
+        words=(word,), sets=distance(0.51), weights=distance(0.53), beaten="the shuffled one",
+        verdict="measured", reason=None,
+    )  # fmt: skip
+    return ContextSensitivity(
+        words=(word,), seed_definition="top experts differ", seed_sensitive=6, seed_cells=9,
+        seed_rate=number(0.6667), set_distance=number(0.4555), weight_distance=number(0.4777),
+        mined=mined, verdict="measured", reason=None,
+    )  # fmt: skip
+
+
 def cells(model: str) -> tuple[CellResult, ...]:
     """Seed and corrected results of one model, and one analysis that stayed open."""
     layer = SeedLayer(
         layer=0, n_prompts=9, ratio=0.0, ratio_std=0.0, embed_norm=0.9, embed_norm_std=0.1,
         attention_norm=0.0, attention_norm_std=0.0, cosine=None, cosine_std=None, agreement=0.0,
-        prompts=(),
+        prompts=(
+            SeedPrompt(
+                prompt="127 + 45 =", ratio=0.0, embed_norm=0.9123, attention_norm=0.0,
+                cosine=None, embed_expert=11, attention_expert=None, agree=None,
+            ),
+        ),
     )  # fmt: skip
     corrected = CorrectedDecomposition(
         label="corrected", positions="all tokens", documents=200, tokens=25600,
@@ -79,9 +172,16 @@ def cells(model: str) -> tuple[CellResult, ...]:
         mean=shares(None, SHARE), caveats=("shares say where logits come from",),
     )  # fmt: skip
     seed = SeedDecomposition(label="seed", definition="d = h − e", layers=(layer,), mean_ratio=None)
+    sources = RouterSourceShares(
+        layer=4,
+        sources=(
+            SourceShare(part="attention", layer=3, across_tokens=number(0.2345)),
+            SourceShare(part="embedding", layer=None, across_tokens=number(0.1234)),
+        ),
+    )
     corpus = CorpusDecomposition(
-        corrected=corrected, reason=None, corpus="a corpus", sampled=200, available=315,
-        max_tokens=128, documents_digest="d1",
+        corrected=corrected, sources=(sources,), reason=None, corpus="a corpus",
+        sampled=200, available=315, max_tokens=128, documents_digest="d1",
     )  # fmt: skip
     found: list[Any] = [
         (
@@ -91,7 +191,10 @@ def cells(model: str) -> tuple[CellResult, ...]:
             PromptDecomposition(seed=seed, corrected=None, reason=None),
         ),
         ("corpus_decomposition", "done", None, corpus),
-        ("context_sensitivity", "inconclusive", "no token is in two contexts", None),
+        ("sanity", "done", None, sanity()),
+        ("causal_check", "done", None, causal_check()),
+        ("token_identity", "done", None, token_identity()),
+        ("context_sensitivity", "inconclusive", "no token is in two contexts", contexts()),
     ]
     return tuple(
         CellResult(

@@ -5,12 +5,15 @@ import re
 
 import pytest
 
-import moetui.suites
 from moetui.cli import run as moetui_run
 from moetui.errors import ModelError
-from tests.suites.fake import FakeModel, opener
+from moetui.suites.wording import number
+from tests.suites.fake import FakeModel, Opened
 
-SMALL = ["--parameter", "corpus_documents=20", "--parameter", "corpus_tokens=8"]
+SMALL = [
+    f"--parameter={name}"
+    for name in ("corpus_documents=20", "corpus_tokens=8", "causal_documents=5", "mined_tokens=1")
+]
 
 
 @pytest.fixture
@@ -21,7 +24,7 @@ def batch(monkeypatch, tmp_path, capfdbinary):
         "./dense": FakeModel("./dense", moe_layers=()),
         "./broken": ModelError("weights are damaged", "download it again"),
     }
-    monkeypatch.setattr(moetui.suites, "_open_model", opener(**models))
+    monkeypatch.setattr("moetui.suites.models.Loaded", lambda: Opened(**models))
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments):
@@ -38,7 +41,7 @@ def test_the_default_output_is_a_dated_file_and_its_path_is_all_of_stdout(batch,
     assert re.fullmatch(r"results/attention_router_\d{8}_\d{6}\.json\n", out)
     document = json.loads((tmp_path / out.strip()).read_text())
     assert document["suite"] == "attention_router" and document["models"][0]["name"] == "demo"
-    assert "seed rule" in err and "mean > 0" in err
+    assert "Seed rule: " in err and "seed ratio, layer 0" in err
 
 
 def test_the_table_shows_the_numbers_of_the_document(batch):
@@ -48,9 +51,10 @@ def test_the_table_shows_the_numbers_of_the_document(batch):
     ratio = by_type["prompt_decomposition"]["seed"]["mean_ratio"]
     mean = by_type["corpus_decomposition"]["corrected"]["mean"]
     share = next(p for p in mean["parts"] if p["part"] == "attention")["across_tokens"]
-    row = next(line for line in err.splitlines() if "mean > 0" in line)
-    assert f"{ratio:.2f}" in row
-    assert f"{share['value']:.2f} [{share['ci_low']:.2f}, {share['ci_high']:.2f}]" in row
+    shown = " ".join(err.split())
+    assert number(ratio) in shown
+    limits = ", ".join(number(share[end]) for end in ("ci_low", "ci_high"))
+    assert f"{number(share['value'])} (" in shown and f"[{limits}]" in shown
 
 
 def test_a_file_or_a_folder_can_be_named(batch, tmp_path):
@@ -71,7 +75,8 @@ def test_one_failing_model_exits_1_and_keeps_the_rest(batch):
     )
     assert code == 1
     statuses = [(c["model"], c["status"]) for c in json.loads(out)["cells"]]
-    assert statuses == [("demo", "done")] * 3 + [("./broken", "failed")] * 3
+    assert [model for model, _ in statuses] == ["demo"] * 6 + ["./broken"] * 6
+    assert all((status == "failed") == (model == "./broken") for model, status in statuses)
     assert "weights are damaged" in err
 
 
@@ -89,13 +94,14 @@ def test_a_dense_model_is_an_answer(batch):
 
 
 def test_an_interrupt_exits_130_and_leaves_no_result(batch, monkeypatch, tmp_path):
-    def open_model(name):
-        raise KeyboardInterrupt
+    class Interrupted(Opened):
+        def open(self, ref):
+            raise KeyboardInterrupt
 
-    monkeypatch.setattr(moetui.suites, "_open_model", open_model)
+    monkeypatch.setattr("moetui.suites.models.Loaded", lambda: Interrupted(demo=None))
     code, out, _ = batch("attention_router", "-o", "out")
     assert (code, out) == (130, "")
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not list((tmp_path / "out").glob("*.json"))
 
 
 @pytest.mark.parametrize(
@@ -133,7 +139,12 @@ def test_parameters_are_json_and_may_name_their_suite(batch):
 def test_describe_shows_question_parameters_and_cost_and_runs_nothing(batch, tmp_path):
     code, out, err = batch("attention_router", "--describe")
     assert code == 0 and err == ""
-    for word in ("Does what attention adds", "corpus_documents = 200", "layers = null", "Cost:"):
+    for word in (
+        "Does what attention adds",
+        "corpus_documents = 200",
+        'layers = ["first","mid","last"]',
+        "Cost:",
+    ):
         assert word in out
     assert "What is forty-five times thirty-seven?" in out
     assert list(tmp_path.iterdir()) == []
@@ -142,19 +153,26 @@ def test_describe_shows_question_parameters_and_cost_and_runs_nothing(batch, tmp
 def test_dry_run_lists_the_cells_and_loads_nothing(batch, tmp_path):
     code, out, _ = batch("attention_router", "--dry-run", "-m", "demo", "-m", "./nowhere")
     assert code == 0
-    assert out.splitlines()[0] == "attention_router demo decomposition"
-    assert len(out.splitlines()) == 6 and list(tmp_path.iterdir()) == []
+    assert out.splitlines()[0].split("\t") == [
+        "attention_router", "demo", "sanity", "checks", "? tokens",
+    ]  # fmt: skip
+    assert "\t./nowhere\tcausal_check\tdocuments 26-50\t3,200 tokens" in out
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_progress_as_json_is_one_object_a_line(batch):
     _, _, err = batch("attention_router", *SMALL, "--progress", "json")
     events = [json.loads(line) for line in err.splitlines() if line.startswith("{")]
-    assert events[0]["event"] == "plan" and len(events[0]["cells"]) == 3
-    assert [e["status"] for e in events if e["event"] == "finish"] == ["done"] * 3
+    assert events[0]["event"] == "plan"
+    analyses = dict.fromkeys(cell["analysis"] for cell in events[0]["cells"])
+    assert list(analyses) == [
+        "sanity", "decomposition", "corpus_decomposition", "causal_check", "token_identity",
+        "context_sensitivity",
+    ]  # fmt: skip
 
 
 def test_model_names_are_never_read_as_markup(batch, monkeypatch):
     name = "./[red]x[/red]"
-    monkeypatch.setattr(moetui.suites, "_open_model", opener(**{name: FakeModel(name)}))
+    monkeypatch.setattr("moetui.suites.models.Loaded", lambda: Opened(**{name: FakeModel(name)}))
     code, _, err = batch("attention_router", *SMALL, "-m", name)
-    assert code == 0 and f"{name}: seed ratio" in err
+    assert code == 0 and f"{name} sanity: done" in err

@@ -27,7 +27,7 @@ ASKED: dict[str, TaskPrompt] = {
         *crossed_prompts(PAIRS, seed=0),
         *problems(10, seed=0),
         *problems(2, seed=0),
-    )  # fmt: skip
+    )
 }
 
 

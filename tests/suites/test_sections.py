@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import pytest
 from markdown_it import MarkdownIt
@@ -61,6 +62,38 @@ def test_what_does_not_separate_from_the_null_model_is_said_first_and_by_name() 
     assert missed < found
     assert f"demo: {lost.name} (corrected)" in text[missed:found]
     assert f"{APART.value:.3f} [{APART.ci_low:.3f}, {APART.ci_high:.3f}]" in text
+
+
+def statistics_in(value: object) -> list[Statistic]:
+    """Every statistic inside a result or a section."""
+    if isinstance(value, Statistic):
+        return [value]
+    if isinstance(value, tuple):
+        return [one for part in value for one in statistics_in(part)]
+    fields = getattr(value, "__struct_fields__", ())
+    return [one for name in fields for one in statistics_in(getattr(value, name))]
+
+
+@pytest.mark.parametrize(
+    "made",
+    [sample.sanity, sample.causal_check, sample.token_identity, sample.contexts],
+    ids=lambda made: made.__name__,
+)
+def test_the_readings_of_attention_router_are_shown_whole(made: Callable[[], object]) -> None:
+    shown = statistics_in(sections(make_result(null=False)))
+    # These two are said in words, to three digits.
+    words = [getattr(made(), name, None) for name in ("reproduced", "coverage")]
+    assert [one for one in statistics_in(made()) if one not in (*shown, *words)] == []
+
+
+def test_a_check_that_fails_is_named() -> None:
+    text = report(make_result())
+    assert "logits differ in one text" in text and "3 of 4 texts" in text
+
+
+def test_every_prompt_of_the_seed_can_be_read_back() -> None:
+    row = next(r for r in rows_of(report(make_result()), "“127 + 45 =”"))
+    assert row[1] == "0" and "0.912" in row and "E11" in row
 
 
 def test_without_a_null_model_the_report_says_what_that_leaves_open() -> None:
@@ -172,7 +205,7 @@ def test_plots_fit_100_columns_and_carry_their_numbers() -> None:
     assert plots
     for plot in plots:
         assert max(cells(line) for line in plot.splitlines()) <= 100
-        assert f"{SHARE.value:.3f} [{SHARE.ci_low:.3f}, {SHARE.ci_high:.3f}]" in plot
+    assert f"{SHARE.value:.3f} [{SHARE.ci_low:.3f}, {SHARE.ci_high:.3f}]" in "".join(plots)
 
 
 def test_hostile_text_reaches_neither_terminal_nor_markdown() -> None:
