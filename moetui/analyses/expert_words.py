@@ -5,14 +5,16 @@ the chosen ones; expert ids are summed across layers, although expert 3 of layer
 layer 5 have nothing in common.
 
 Corrected: for every expert of every layer on its own, Spearman's correlation over tokens of its
-mixing weight with the log-odds of the prompt's task words at the same layer; whole prompts are
-permuted, as the tokens of one are not independent.
+mixing weight with the log-odds of the prompt's task words at the same layer. Permuted are whole
+wordings: the tokens of a prompt are not independent, nor are prompts that differ in their numbers
+only (an expert that answers to the word "plus" would be found in each of them).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import factorial, prod
 
 import msgspec
 import numpy as np
@@ -37,13 +39,14 @@ DEFINITION = (
     "Spearman over tokens of an expert's mixing weight (0 where not chosen) with the log-odds of "
     "the task's unsaid words through the raw lens after the same layer"
 )
-NULL = "null: the words of whole prompts permuted among prompts of equal template and length"
+NULL = (
+    "null: words permuted among the wordings of a template, where those have as many tokens; all "
+    "prompts of a wording together"
+)
 LEVEL = 0.05
 # Benjamini-Hochberg needs tests / level permutations; beyond so many the maximum over the family
 # is compared instead, which needs no more than these.
 MOST_PERMUTATIONS, FAMILY_PERMUTATIONS, FAMILY_LEVEL = 25_000, 999, 0.01
-# Prompts below which no claim is made, and that can be permuted at all.
-FEWEST = 20
 # How many experts are listed with their numbers, strongest first; discoveries always are.
 LISTED = 200
 _CELLS = 1 << 22  # permuted numbers held at once
@@ -89,10 +92,11 @@ class ExpertWord(msgspec.Struct, frozen=True, kw_only=True):
 class ExpertWords(msgspec.Struct, frozen=True, kw_only=True, tag="expert_words"):
     """Experts whose weight goes along with the words of the task.
 
-    tests: experts × layers tested. test: how the family is treated. discoveries: how many experts
-    are significant, beside how many by chance; largest: the strongest |rho| against the largest
-    of the whole family under permutation. experts: strongest first, at most 200 besides the
-    discoveries. untested: experts whose weight, or layers whose log-odds, never vary.
+    tests: experts × layers tested. arrangements: how many permutations there are. test: how the
+    family is treated. discoveries: how many experts are significant; largest: the strongest |rho|
+    against the largest of the whole family under permutation. experts: strongest first, at most
+    200 besides the discoveries. untested: experts whose weight, or layers whose log-odds, never
+    vary.
     """
 
     seed_definition: str
@@ -101,6 +105,7 @@ class ExpertWords(msgspec.Struct, frozen=True, kw_only=True, tag="expert_words")
     tests: int
     untested: int
     permutations: int
+    arrangements: int
     test: str
     discoveries: Statistic
     largest: Statistic
@@ -187,6 +192,7 @@ def expert_words(
         tests=tests,
         untested=L * E - tests,
         permutations=m,
+        arrangements=arrangements(prompts, rows.lengths.tolist()),
         test=(
             f"largest |rho| of all {tests:,} tests, family-wise p ≤ {FAMILY_LEVEL}"
             if by_maximum
@@ -198,10 +204,21 @@ def expert_words(
     )
 
 
-def movable(prompts: Sequence[Prompt], lengths: Sequence[int]) -> int:
-    """How many prompts have another of the same template and length to change words with."""
-    keys = [(prompt.template, length) for prompt, length in zip(prompts, lengths, strict=True)]
-    return sum(keys.count(key) > 1 for key in keys)
+def arrangements(prompts: Sequence[Prompt], lengths: Sequence[int]) -> int:
+    """In how many ways words can be permuted: between clusters of equal template and lengths."""
+    return prod(factorial(len(group)) for group in _exchangeable(prompts, lengths))
+
+
+def _exchangeable(prompts: Sequence[Prompt], lengths: Sequence[int]) -> list[list[list[int]]]:
+    """Groups of clusters, each cluster the indices of its prompts, that can change words."""
+    clusters: dict[str, list[int]] = {}
+    for index, prompt in enumerate(prompts):
+        clusters.setdefault(prompt.cluster, []).append(index)
+    groups: dict[tuple[str, tuple[int, ...]], list[list[int]]] = {}
+    for rows in clusters.values():
+        key = prompts[rows[0]].template, tuple(lengths[row] for row in rows)
+        groups.setdefault(key, []).append(rows)
+    return list(groups.values())
 
 
 def _plan(tests: int) -> tuple[int, bool]:
@@ -214,14 +231,14 @@ def _plan(tests: int) -> tuple[int, bool]:
 def _orders(
     prompts: Sequence[Prompt], lengths: NDArray[np.int64], m: int, seed: int
 ) -> NDArray[np.int32]:
-    """int32 [m, P]: which prompt's words each prompt is given."""
-    strata: dict[tuple[str, int], list[int]] = {}
-    for index, (prompt, length) in enumerate(zip(prompts, lengths.tolist(), strict=True)):
-        strata.setdefault((prompt.template, length), []).append(index)
+    """int32 [m, P]: which prompt's words each prompt is given; whole clusters change them."""
     rng = np.random.default_rng(seed)
     orders = np.tile(np.arange(len(prompts), dtype=np.int32), (m, 1))
-    for rows in strata.values():
-        orders[:, rows] = rng.permuted(orders[:, rows], axis=1)
+    for group in _exchangeable(prompts, lengths.tolist()):
+        rows = np.array(group, np.int32)
+        drawn = rng.permuted(np.tile(np.arange(len(rows)), (m, 1)), axis=1)
+        for place, own in enumerate(rows):
+            orders[:, own] = rows[drawn[:, place]]
     return orders
 
 

@@ -17,24 +17,24 @@ from moetui.stats.permutation import Tail
 Numbers = NDArray[np.float64]
 
 PERMUTATIONS = 2999
-WITHIN = "null: tasks permuted among the prompts of the same template and operands"
 NO_WORD = "a task has no word that is a single token and not said by the prompt"
-ACROSS = "null: tasks permuted over prompts of the same template"
+NULL = (
+    "null: tasks permuted among the wordings of a template (where each prompt has numbers of "
+    "its own: among prompts)"
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Labels:
     """The tasks of P prompts.
 
-    own: int [P], index of each prompt's task. permuted: int8 [m, P], the same dealt out anew
-    within each block of prompts. clusters: int [P], the document that each prompt belongs to.
-    caveat: names the null.
+    own: int [P], index of each prompt's task. permuted: int8 [m, P], the tasks of clusters dealt
+    out anew within each template. clusters: int [P], the document that each prompt belongs to.
     """
 
     own: NDArray[np.intp]
     permuted: NDArray[np.int8]
     clusters: NDArray[np.intp]
-    caveat: str
     seed: int
 
     @property
@@ -51,21 +51,22 @@ class Labels:
 
 
 def labels(prompts: Sequence[Prompt], tasks: Sequence[str], *, seed: int) -> Labels:
-    """Tasks are permuted among prompts of equal template and operands where those differ in
-    nothing but the task, else among the prompts of a template."""
+    """Tasks are permuted among the clusters of a template, all prompts of a cluster together.
+
+    Raises ValueError where prompts of one cluster set several tasks.
+    """
     own = np.array([tasks.index(prompt.task) for prompt in prompts], np.intp)
-    blocks = _numbered([(prompt.template, prompt.cluster) for prompt in prompts])
-    crossed = all(len(set(own[blocks == block])) > 1 for block in np.unique(blocks))
-    if not crossed:
-        blocks = _numbered([prompt.template for prompt in prompts])
-    rng = np.random.default_rng(seed)
-    permuted = np.empty((PERMUTATIONS, len(own)), np.int8)
-    for block in np.unique(blocks):
-        rows = np.flatnonzero(blocks == block)
-        dealt = np.tile(own[rows].astype(np.int8), (PERMUTATIONS, 1))
-        permuted[:, rows] = rng.permuted(dealt, axis=1)
     clusters = _numbered([prompt.cluster for prompt in prompts])
-    return Labels(own, permuted, clusters, WITHIN if crossed else ACROSS, seed)
+    templates = _numbered([prompt.template for prompt in prompts])
+    _, first = np.unique(clusters, return_index=True)
+    if (own[first][clusters] != own).any():
+        raise ValueError("a cluster of prompts sets one task")
+    rng = np.random.default_rng(seed)
+    dealt = np.tile(own[first].astype(np.int8), (PERMUTATIONS, 1))
+    for template in np.unique(templates):
+        members = np.flatnonzero(templates[first] == template)
+        dealt[:, members] = rng.permuted(dealt[:, members], axis=1)
+    return Labels(own, dealt[:, clusters], clusters, seed)
 
 
 def own_scores(scores: Numbers, of: Labels) -> Numbers:
@@ -160,7 +161,7 @@ def _with_null(found: Statistic, null: Numbers | None, of: Labels, tail: Tail) -
         null_high=float(high),
         p=permutation_p(found.value, null, tail=tail),
         seed=of.seed,
-        caveat=joined(found.caveat, of.caveat),
+        caveat=joined(found.caveat, NULL),
     )
 
 

@@ -34,7 +34,8 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     """One text and the task that it sets.
 
     template: prompts with equal wording but for task and operands. cluster: prompts that share
-    it are not independent (the same operands); it is the document of every interval.
+    it are not independent: all numbers in one wording (a task in a template) are one observation
+    of what that wording does. It is the document of every interval, and moves as a whole.
     """
 
     text: str
@@ -87,12 +88,18 @@ class Lexicon:
         return columns
 
 
-def labelled(prompts: Sequence[TaskPrompt]) -> tuple[Prompt, ...]:
-    """Problems as prompts; those with the same operands are one cluster."""
-    return tuple(
-        Prompt(text=one.prompt, task=one.task, template=one.template, cluster=one.operands)
-        for one in prompts
-    )
+def of_wordings(prompts: Sequence[TaskPrompt]) -> tuple[Prompt, ...]:
+    """Problems as prompts; those of one wording are a cluster."""
+    return tuple(_prompt(one, f"{one.template}: {one.task}") for one in prompts)
+
+
+def of_operands(prompts: Sequence[TaskPrompt]) -> tuple[Prompt, ...]:
+    """Problems as prompts, each with its own operands a cluster of its own."""
+    return tuple(_prompt(one, f"{one.operands}: {one.task}") for one in prompts)
+
+
+def _prompt(one: TaskPrompt, cluster: str) -> Prompt:
+    return Prompt(text=one.prompt, task=one.task, template=one.template, cluster=cluster)
 
 
 def surface_forms(word: str) -> tuple[str, ...]:

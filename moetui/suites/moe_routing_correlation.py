@@ -23,7 +23,7 @@ from moetui.analyses.task_prompts import (
     answer,
     crossed_prompts,
 )
-from moetui.analyses.task_words import Prompt, labelled
+from moetui.analyses.task_words import Prompt, of_operands, of_wordings
 from moetui.errors import UsageError
 from moetui.suites.layers import LayersAsked
 from moetui.suites.moe_routing_correlation_lens import (
@@ -91,7 +91,7 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         Annotated[int, msgspec.Meta(ge=1, le=30)],
         msgspec.Meta(
             description="pairs of numbers of the larger set of prompts, each asked in 4 "
-            "operations and 7 wordings; intervals are over pairs and take 20"
+            "operations and 7 templates"
         ),
     ] = 20
     problems_per_task: Annotated[
@@ -157,7 +157,7 @@ class MoeRoutingCorrelation:
     def __init__(self, parameters: Parameters, corpus: str | Path | None = None) -> None:
         self._given = given = parameters
         items = seed_items(given.prompts)
-        prompts = WordPrompts(labelled(items), self._larger, given.words, given.layers)
+        prompts = WordPrompts(of_operands(items), self._larger, given.words, given.layers)
         self.analyses: tuple[Analysis, ...] = (
             SanityAnalysis([item.prompt for item in items], max_tokens=64, layers="all"),
             TunedLensAnalysis(
@@ -206,7 +206,7 @@ class MoeRoutingCorrelation:
 
     def _larger(self, seed: int) -> tuple[Prompt, ...]:
         asked = crossed_prompts(self._given.operand_pairs, seed=seed)
-        return tuple(p for p in labelled(asked) if p.task in self._given.words)
+        return tuple(p for p in of_wordings(asked) if p.task in self._given.words)
 
 
 def seed_items(prompts: Mapping[Task, Sequence[str]]) -> tuple[TaskPrompt, ...]:

@@ -11,12 +11,10 @@ from typing import Any
 import msgspec
 
 from moetui.analyses.expert_words import (
-    FEWEST,
     ExpertRows,
     expert_rows,
     expert_words,
     joined_experts,
-    movable,
 )
 from moetui.analyses.task_words import Prompt, TaskWords, lexicon, said_words
 from moetui.analyses.tuned_lens import (
@@ -393,9 +391,10 @@ class ExpertWordsAnalysis:
         if left.larger is None:
             return Outcome(None, "no larger set of prompts was asked for")
         found = expert_words(left.prompts, left.larger, left.of_seed, seed=seed)
-        movables = movable(left.prompts, left.larger.lengths.tolist())
-        few = f"{movables} prompts can be permuted, {FEWEST} needed" if movables < FEWEST else None
-        return Outcome(found, few)
+        if found.arrangements < found.permutations:
+            few = f"{found.arrangements} ways to permute, {found.permutations} needed"
+            return Outcome(found, f"too few wordings with equally many tokens: {few}")
+        return Outcome(found)
 
 
 def _experts(read: Sequence[ReadWords]) -> ExpertRows | None:

@@ -32,7 +32,7 @@ SEED_RULE = (
 )
 CORRECTED_RULE = (
     "probability of task words that the prompt does not say, raw lens, at the layer of the largest "
-    "one, by 95 % intervals over pairs of numbers: supported if above 10 % with routers (q ≤ .05 "
+    "one, by 95 % intervals over wordings: supported if above 10 % with routers (q ≤ .05 "
     "against permuted tasks), below 10 % without, and larger with routers prompt by prompt; "
     "partial the same from 5 %; not separable if above 10 % in both; rejected if below 5 % with "
     "routers and the difference within ±5 points (equivalence); else unclear; inconclusive with a "
@@ -195,7 +195,7 @@ def _paired(
     value: Callable[[PromptRow, int], float | None],
 ) -> Statistic:
     """Mean over the prompts of both of what `value` takes from a row (side 0 and 1), MoE − dense,
-    with an interval over pairs of operands."""
+    with an interval over wordings."""
     other = {row.prompt: row for row in dense.prompts}
     sums: dict[str, tuple[float, int]] = {}
     for row in moe.prompts:

@@ -9,11 +9,11 @@ from scipy.stats import spearmanr
 from moetui.analyses import expert_words as module
 from moetui.analyses.expert_words import (
     ExpertRows,
+    arrangements,
     dense_weights,
     expert_rows,
     expert_words,
     joined_experts,
-    movable,
     seed_experts,
 )
 from moetui.analyses.task_words import Prompt, lexicon, said_words
@@ -25,7 +25,7 @@ PROMPTS, LENGTH, L, E = 60, 5, 3, 4
 
 def prompts(count: int = PROMPTS) -> list[Prompt]:
     return [
-        Prompt(text=f"{i}", task="a" if i % 2 else "b", template="t", cluster=str(i // 2))
+        Prompt(text=f"{i}", task="a" if i % 2 else "b", template="t", cluster=str(i))
         for i in range(count)
     ]
 
@@ -108,12 +108,17 @@ def test_an_expert_that_is_never_chosen_is_not_tested() -> None:
     assert (never.rho.value, never.rho.q, never.discovered) == (0, 1, False)
 
 
-def test_only_prompts_of_equal_wording_and_length_change_words() -> None:
-    of = [*prompts(4), Prompt(text="x", task="a", template="other", cluster="x")]
-    assert movable(of, [5, 5, 5, 6, 5]) == 3
-    orders = module._orders(of, np.array([5, 5, 5, 6, 5]), 200, 0)
-    assert (orders[:, 3] == 3).all() and (orders[:, 4] == 4).all()
-    assert sorted(set(orders[:, 0].tolist())) == [0, 1, 2]
+def test_only_wordings_with_as_many_tokens_change_words_and_do_so_as_a_whole() -> None:
+    of = [
+        Prompt(text=f"{c}{n}", task=c, template=t, cluster=f"{t}{c}")
+        for t, c in (("t", "a"), ("t", "b"), ("t", "c"), ("u", "a"))
+        for n in range(2)
+    ]
+    lengths = [5, 6, 5, 6, 6, 6, 5, 6]
+    assert arrangements(of, lengths) == 2
+    orders = module._orders(of, np.array(lengths), 200, 0)
+    assert (orders[:, 4:] == np.arange(4, 8)).all()
+    assert {tuple(order) for order in orders[:, :4].tolist()} == {(0, 1, 2, 3), (2, 3, 0, 1)}
 
 
 def test_weights_stand_at_their_expert_and_nowhere_else() -> None:

@@ -12,8 +12,9 @@ from moetui.analyses.task_prompts import SEED_PROMPTS, TASK_WORDS, TASKS, crosse
 from moetui.analyses.task_words import (
     REFERENCES,
     Prompt,
-    labelled,
     lexicon,
+    of_operands,
+    of_wordings,
     said_words,
     surface_forms,
 )
@@ -28,7 +29,7 @@ FILLER = [f" filler{i}" for i in range(1500)]
 VOCABULARY = ["<end>", *(f for f in dict.fromkeys(FORMS) if "multiply" not in f.lower()), *FILLER]
 NAMES = {"addition": "plus", "subtraction": "minus", "multiplication": "times",
          "division": "quotient"}  # fmt: skip
-PROMPTS = labelled(crossed_prompts(20, seed=0))
+PROMPTS = of_wordings(crossed_prompts(20, seed=0))
 TASK_OF = {prompt.text: prompt.task for prompt in PROMPTS}
 
 
@@ -91,10 +92,13 @@ def test_a_model_that_names_the_task_in_words_is_found_at_its_layer() -> None:
         expected.append((mean * len(unsaid), np.log(mean / other)))
     assert raw.probability.value == pytest.approx(np.mean([p for p, _ in expected]), rel=1e-4)
     assert raw.log_odds.value == pytest.approx(np.mean([o for _, o in expected]), rel=1e-3)
-    assert raw.specificity.p == raw.log_odds.p == 1 / 3000
-    assert raw.specificity.ci_low is not None and raw.specificity.ci_low > 1
-    assert raw.median_rank.value == 0 and raw.median_rank.p == pytest.approx(1 / 3000)
-    assert raw.log_odds.n_documents == 20 and raw.log_odds.n_tokens == 240
+    # Three templates have 24³ = 13,824 arrangements.
+    for found_p in (raw.specificity.p, raw.log_odds.p):
+        assert found_p is not None and found_p < 0.002
+    # Half of the wordings in place give the same median.
+    assert raw.median_rank.value == 0 and raw.median_rank.p is not None
+    assert raw.median_rank.p < 0.05
+    assert raw.log_odds.n_documents == 12 and raw.log_odds.n_tokens == 240
     for layer in (0, 1, 3):
         other_layer = found.layers[layer].lenses[0]
         assert other_layer.specificity.value == pytest.approx(0, abs=1e-5)
@@ -110,7 +114,7 @@ def test_what_repeats_the_operator_of_its_prompt_is_aligned_by_the_seed_only() -
         return {sign: 0.9 for sign in "+-*/" if sign in prompt}
 
     model = WordForward(VOCABULARY, saying(repeats, 1))
-    found = aligned(model, labelled(SEED_PROMPTS))
+    found = aligned(model, of_operands(SEED_PROMPTS))
     assert found.peak.value == pytest.approx(0.9, rel=1e-4)
     raw = found.layers[1].lenses[0]
     assert raw.probability.value is not None and raw.probability.value < 0.01
@@ -129,7 +133,7 @@ def test_what_names_every_task_alike_beats_random_tokens_but_not_permuted_tasks(
 
 def test_twelve_prompts_have_values_and_a_null_but_no_interval() -> None:
     model = WordForward(VOCABULARY, saying(lambda prompt: {" plus": 0.5}, 2))
-    found = aligned(model, labelled(SEED_PROMPTS))
+    found = aligned(model, of_operands(SEED_PROMPTS))
     raw = found.layers[2].lenses[0]
     for statistic in (found.peak, raw.probability, raw.log_odds, raw.kl):
         assert statistic.value is not None and statistic.ci_low is None
@@ -180,38 +184,47 @@ def test_layers_are_the_seeds_depths_without_the_models_own_output() -> None:
     assert seed_layers(2) == (0,)
 
 
-def prompts_of(tasks: list[str], clusters: int = 25) -> list[Prompt]:
+def prompts_of(tasks: list[str], templates: int = 25, numbers: int = 3) -> list[Prompt]:
     return [
-        Prompt(text=f"{c} {task}", task=task, template="t", cluster=str(c))
-        for c in range(clusters)
+        Prompt(text=f"{t} {n} {task}", task=task, template=str(t), cluster=f"{t} {task}")
+        for t in range(templates)
         for task in tasks
+        for n in range(numbers)
     ]
 
 
-def test_without_an_effect_permuted_tasks_reject_at_their_level() -> None:
+def clustered(rng: np.random.Generator, wordings: int, numbers: int, columns: int) -> np.ndarray:
+    """Scores of 3 tasks that depend on the wording alone but for a little noise."""
+    own = np.repeat(rng.normal(size=(wordings, columns, 3)), numbers, axis=0)
+    return own + 0.01 * rng.normal(size=own.shape)
+
+
+def test_without_an_effect_permuted_tasks_reject_at_their_level_however_many_numbers() -> None:
     of: Labels = labels(prompts_of(["a", "b", "c"]), ["a", "b", "c"], seed=0)
-    rng = np.random.default_rng(1)
-    scores = rng.normal(size=(75, 200, 3)) + rng.normal(size=(75, 200, 1))
+    scores = clustered(np.random.default_rng(1), 75, 3, 200)
     p = np.array([one.p for one in mean_of_own(scores, of)])
     # 200 tests at 5 %: 99.9 % of binomial counts are below 22.
     assert (p <= 0.05).sum() < 22 and 0.35 < p.mean() < 0.65
 
 
-def test_tasks_move_within_equal_numbers_and_wording_only() -> None:
+def test_tasks_move_within_a_template_with_all_numbers_of_a_wording() -> None:
     of = labels(prompts_of(["a", "b"]), ["a", "b"], seed=0)
-    pairs = of.permuted.reshape(-1, 25, 2)
-    assert (pairs.sum(-1) == 1).all() and 0.4 < pairs[..., 0].mean() < 0.6
-    assert of.documents == 25 and "operands" in of.caveat
+    wordings = of.permuted.reshape(-1, 25, 2, 3)
+    assert (wordings == wordings[..., :1]).all()
+    assert (wordings[..., 0].sum(-1) == 1).all() and 0.4 < wordings[:, :, 0].mean() < 0.6
+    assert of.documents == 50
+    with pytest.raises(ValueError, match="one task"):
+        labels([Prompt(text=t, task=t, template="t", cluster="c") for t in "ab"], "ab", seed=0)
 
 
 def test_medians_and_their_null_are_those_of_the_scores() -> None:
-    of = labels(prompts_of(["a", "b"]), ["a", "b"], seed=0)
+    of = labels(prompts_of(["a", "b"], numbers=1), ["a", "b"], seed=0)
     scores = np.zeros((50, 1, 2))
     scores[:, 0, 0] = np.where(of.own == 0, np.arange(50), 100)
     scores[:, 0, 1] = np.where(of.own == 1, np.arange(50), 100)
     (found,) = median_of_own(scores, of)
     assert found.value == np.median(np.arange(50))
-    # All words stay in place in the lower half of the pairs with a chance of 2^-12.
+    # The lower half stays in place with a chance of 2^-12.
     assert found.p is not None and found.p < 0.002
     assert found.ci_low is not None and found.ci_low < 24.5 < (found.ci_high or 0)
 
