@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 import msgspec
 
 from moetui.analyses.sanity import Sanity
-from moetui.suites import attention_router_sections
+from moetui.suites import attention_router_sections, moe_routing_correlation_sections
 from moetui.suites.results import (
     Measure,
     ModelRecord,
@@ -26,6 +26,7 @@ from moetui.trace import ModelInfo
 # Suite → its own sections; a suite that is not here has the general ones only.
 OWN: Mapping[str, Callable[[SuiteResult], tuple[Section, ...]]] = {
     "attention_router": attention_router_sections.sections,
+    "moe_routing_correlation": moe_routing_correlation_sections.sections,
 }
 
 
