@@ -37,3 +37,7 @@ class TraceFileError(UsageError):
 
 class RunFailedError(MoetuiError):
     """The run itself failed: exit code 1."""
+
+
+class LostRankError(RunFailedError):
+    """Another process of the same launch has ended: nothing can be shared with it any more."""

@@ -38,7 +38,9 @@ DECIDES, DECIDES_NOT = "attention decides", "attention does not decide"
 DEFINITION = (
     "at a router's own input a part is replaced, the norm is computed anew and the model's own "
     "router chooses: 1 − Jaccard of the chosen set with what it was; null: random directions with "
-    "the length of the change, paired token by token"
+    "the length of the change, paired token by token. A replacement takes the part away, a random "
+    "direction leaves it where it is: of a part that makes up most of the stream, some of what "
+    "goes beyond them is just that"
 )
 
 

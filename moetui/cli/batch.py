@@ -48,7 +48,11 @@ if TYPE_CHECKING:
     help="Options and parameters of suites; what is given here goes before it.",
 )
 @click.option(
-    "--seed", default=0, show_default=True, type=click.IntRange(0), help="Of all random draws."
+    "--seed",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0, 2**32 - 1),
+    help="Of all random draws.",
 )
 @click.option(
     "-o",

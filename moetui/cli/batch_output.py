@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,6 +56,8 @@ def targets(
         raise UsageError(
             f"cannot make the folder {folder}: {error.strerror}", "give -o another folder"
         ) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"the folder {folder} cannot be written", "give -o another folder")
     files = [output if as_file else folder / f"{suite.name}_{stamp}.json" for suite in suites]
     return tuple(
         Target(file, file.with_suffix(".md") if report else None, folder) for file in files

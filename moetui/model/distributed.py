@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from moetui.errors import RunFailedError
+from moetui.errors import LostRankError, RunFailedError
 from moetui.model.blas import load_fast_blas
 
 # What mlx.launch (ring, JACCL, NCCL) and the launchers of MPI tell every process.
@@ -26,14 +26,14 @@ class Group:
 
     def __init__(self, group: Any | None = None) -> None:
         self._group = group
-        self._lost: RunFailedError | None = None
+        self._lost: LostRankError | None = None
         self.rank: int = group.rank() if group else 0
         self.size: int = group.size() if group else 1
 
     def gather(self, payload: bytes) -> list[bytes]:
         """Every process's payload, in the order of the ranks. All must call it, and wait for all.
 
-        Raises RunFailedError when one of the others has ended, now and at every later call.
+        Raises LostRankError when one of the others has ended, now and at every later call.
         """
         if self.size == 1:
             return [payload]
@@ -58,7 +58,7 @@ class Group:
             everyone = mx.distributed.all_gather(mx.array(own), group=self._group)
             mx.eval(everyone)
         except RuntimeError as error:
-            self._lost = RunFailedError(
+            self._lost = LostRankError(
                 f"another process of this run has ended: {error}",
                 "its own message says why; what was finished is taken up again with --resume",
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,10 +113,5 @@ def suite(
         raise UsageError(
             f"no suite {name!r}", f"did you mean {nearest(name, NAMES)}? see `moetui batch --help`"
         )
-    if name == "attention_router":
-        from moetui.suites import attention_router
-
-        return attention_router.suite(parameters or {}, corpus=corpus)
-    from moetui.suites import moe_routing_correlation
-
-    return moe_routing_correlation.suite(parameters or {}, corpus=corpus)
+    made: Suite = import_module(f"moetui.suites.{name}").suite(parameters or {}, corpus=corpus)
+    return made

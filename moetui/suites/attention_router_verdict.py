@@ -143,10 +143,19 @@ def _corrected_verdict(shares: Sequence[_ModelShare]) -> Verdict:
         evidence,
         "; ".join(reasons),
     )
-    if refused:
-        told = f"{NOT_CAUSAL} ({', '.join(refused)})"
-        verdict = msgspec.structs.replace(verdict, statement=told)
-    return verdict
+    told = f"{NOT_CAUSAL} ({', '.join(refused)})" if refused else verdict.statement
+    if decided:
+        told = "; ".join(
+            [told, *(f"{s.model}, causal check: {_causal_verdict(s)}" for s in shares)]
+        )
+    return msgspec.structs.replace(verdict, statement=told)
+
+
+def _causal_verdict(share: _ModelShare) -> str:
+    if share.causal is None:
+        return "not made"
+    reason = share.causal.reason
+    return share.causal.verdict if reason is None else f"{share.causal.verdict} ({reason})"
 
 
 def _causal(share: _ModelShare) -> bool:

@@ -34,7 +34,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         msgspec.UNSET
     )
     corpus: Text | msgspec.UnsetType | None = msgspec.UNSET
-    seed: Annotated[int, msgspec.Meta(ge=0)] | msgspec.UnsetType = msgspec.UNSET
+    seed: Annotated[int, msgspec.Meta(ge=0, lt=2**32)] | msgspec.UnsetType = msgspec.UNSET
     null_model: bool | msgspec.UnsetType = msgspec.UNSET
     output: Text | msgspec.UnsetType = msgspec.UNSET
     report: bool | msgspec.UnsetType = msgspec.UNSET

@@ -48,6 +48,7 @@ from moetui.suites.sanity import SanityAnalysis
 
 OLMOE, LLAMA = "allenai/OLMoE-1B-7B-0924", "meta-llama/Llama-3.2-1B"
 GPT_OSS = "openai/gpt-oss-20b"
+DEMO, DEMO_DENSE = "demo", "demo-dense"
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -68,9 +69,9 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         msgspec.Meta(
             min_length=1,
             description="models to run on, at least one with routers and one without: demo, a "
-            "folder, org/name",
+            "folder, org/name; demo alone brings demo-dense along",
         ),
-    ] = ("demo", "demo-dense")
+    ] = (DEMO, DEMO_DENSE)
     layers: Annotated[
         LayersAsked | None,
         msgspec.Meta(
@@ -180,8 +181,10 @@ class MoeRoutingCorrelation:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Names of the models to run on, each once."""
-        return tuple(dict.fromkeys(self._given.models))
+        """Names of the models to run on, each once. The question is a comparison, so the bundled
+        mixture alone brings along the dense model that was trained as it was."""
+        given = tuple(dict.fromkeys(self._given.models))
+        return (*given, DEMO_DENSE) if given == (DEMO,) else given
 
     @property
     def parameters(self) -> Parameters:

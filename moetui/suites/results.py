@@ -141,6 +141,14 @@ class Verdicts(msgspec.Struct, frozen=True, kw_only=True):
     why_they_differ: str
 
 
+class NullVerdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What both rules say of `models`, the models of the run with weights drawn anew: an answer
+    that random weights get too says nothing about training."""
+
+    models: tuple[str, ...]
+    verdict: Verdicts
+
+
 class Published(msgspec.Struct, frozen=True, kw_only=True):
     """A number that the seed's own report gives for a real model; not measured here."""
 
@@ -152,7 +160,7 @@ class Published(msgspec.Struct, frozen=True, kw_only=True):
 class SuiteResult(msgspec.Struct, frozen=True, kw_only=True):
     """A whole run. Times are ISO 8601, UTC; prompts_digest is a SHA-256 over every text given.
 
-    separation: empty where no null model was run.
+    separation, null_verdicts: empty where no null model was run.
     """
 
     schema_version: int
@@ -170,6 +178,7 @@ class SuiteResult(msgspec.Struct, frozen=True, kw_only=True):
     measures: tuple[Measure, ...]
     separation: tuple[Separation, ...]
     verdict: Verdicts
+    null_verdicts: tuple[NullVerdict, ...]
     published: tuple[Published, ...]
     caveats: tuple[str, ...]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from moetui.errors import MoetuiError, RunFailedError
+from moetui.errors import LostRankError, MoetuiError, RunFailedError
 from moetui.suites.models import LazyModel, ModelRef, Models, with_nulls
 from moetui.suites.plan import Suite
 from moetui.suites.ranks import shared
@@ -19,6 +19,7 @@ from moetui.suites.results import (
     CellResult,
     Measure,
     ModelRecord,
+    NullVerdict,
     SuiteResult,
     environment,
     versions,
@@ -81,6 +82,8 @@ def _run_model(
             raise RunFailedError(
                 f"{ref.name} is another checkpoint on other ranks", "copy one to all machines"
             )
+    except LostRankError:
+        raise
     except Exception as error:  # one model's defect must not cost the others' results
         _detach(error)
         cells = [failed(ref.label, analysis.name, error) for analysis in suite.analyses]
@@ -140,8 +143,26 @@ def _document(
         measures=tuple(measures),
         separation=separation(measures, records, seed=run.seed),
         verdict=suite.conclude(of_trained),
+        null_verdicts=_null_verdicts(suite, refs, cells),
         published=suite.published,
         caveats=suite.caveats(cells),
+    )
+
+
+def _null_verdicts(
+    suite: Suite, refs: Sequence[ModelRef], cells: Sequence[CellResult]
+) -> tuple[NullVerdict, ...]:
+    """One for every way in which weights were drawn anew, over the models that know it."""
+    ways: dict[str, list[str]] = {}
+    for ref in refs:
+        if ref.initialisation is not None:
+            ways.setdefault(ref.initialisation, []).append(ref.label)
+    return tuple(
+        NullVerdict(
+            models=tuple(labels),
+            verdict=suite.conclude([cell for cell in cells if cell.model in labels]),
+        )
+        for labels in ways.values()
     )
 
 

@@ -15,6 +15,7 @@ from moetui.suites import attention_router_sections, moe_routing_correlation_sec
 from moetui.suites.results import (
     Measure,
     ModelRecord,
+    NullVerdict,
     Separation,
     SuiteResult,
     Verdict,
@@ -86,8 +87,22 @@ def verdicts(result: SuiteResult) -> Section:
     table = Table(title="What the verdicts rest on", columns=columns, rows=evidence)
     return Section(
         heading="Verdicts",
-        text=(*map(_answer, both), f"Why they differ: {result.verdict.why_they_differ}"),
+        text=(
+            *map(_answer, both),
+            f"Why they differ: {result.verdict.why_they_differ}",
+            *map(_of_random_weights, result.null_verdicts),
+        ),
         tables=(table,) if evidence else (),
+    )
+
+
+def _of_random_weights(found: NullVerdict) -> str:
+    """The same rules on random weights: what they say there is no finding about training."""
+    names = ", ".join(found.models)
+    seed, corrected = found.verdict.seed, found.verdict.corrected
+    return (
+        f"The same rules on {names}: {seed.label} {seed.outcome}, "
+        f"{corrected.label} {corrected.outcome}."
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from moetui.errors import MoetuiError, RunFailedError
+from moetui.errors import LostRankError, MoetuiError, RunFailedError
 from moetui.suites.cells import cell_key
 from moetui.suites.models import LazyModel
 from moetui.suites.pack import pack, unpack
@@ -89,6 +89,8 @@ def analyse(
     label = model.ref.label
     try:
         outcome, seconds = _outcome(run, model, analysis, left)
+    except LostRankError:
+        raise
     except Exception as error:  # one analysis's defect must not cost the others' results
         left.setdefault(analysis.name, Left(failed=True))
         return failed(label, analysis.name, error), error
@@ -185,7 +187,12 @@ def _parts(
         made: dict[int, _Kept] = {}
         for index, (part, key) in enumerate(zip(parts, keys, strict=True)):
             if index % run.ranks.size == run.ranks.rank:
-                cell = Cell(model=model.ref.label, analysis=analysis.name, part=part.name)
+                cell = Cell(
+                    model=model.ref.label,
+                    analysis=analysis.name,
+                    part=part.name,
+                    tokens=part.tokens,
+                )
                 made[index] = _cell(run, cell, key, partial(read, part))
         return msgspec.msgpack.encode(made)
 
@@ -207,7 +214,7 @@ def _statistics(
         parts=own.keys,
         seed=run.seed,
     )
-    cell = Cell(model=model.ref.label, analysis=analysis.name, part=STATISTICS)
+    cell = Cell(model=model.ref.label, analysis=analysis.name, part=STATISTICS, tokens=0)
     kept = _cell(run, cell, key, lambda: pack(analysis.reduce(info, own.partials, seed=run.seed)))
     return unpack(kept.content, Outcome), kept.seconds
 

@@ -183,6 +183,18 @@ def test_defaults_are_the_seeds() -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "run"),
+    [
+        (("demo",), ("demo", "demo-dense")),
+        (("demo-dense",), ("demo-dense",)),
+        (("a/b", "a/b", "demo"), ("a/b", "demo")),
+    ],
+)
+def test_the_bundled_mixture_alone_is_compared_with_its_dense_counterpart(given, run) -> None:
+    assert suite({"models": given}).models == run
+
+
+@pytest.mark.parametrize(
     ("prompts", "message"),
     [
         ({"addition": ["what is 3?"]}, "no problem of addition"),
