@@ -37,8 +37,8 @@ LensName = Literal["raw", "tuned"]
 Values = tuple[float | None, ...]
 
 SEED_DEFINITION = (
-    "largest probability, by the logit lens at the last token, of any of the task's words exactly "
-    "as given, where it is a single token; mean over prompts"
+    "largest probability, by the logit lens (the model's own norm and head) at the last token, of "
+    "any of the task's words exactly as given, where it is a single token; mean over prompts"
 )
 CORRECTED_DEFINITION = (
     "words in all forms that are one token (space before, capitals), less those that the prompt's "

@@ -158,7 +158,10 @@ class MoeRoutingCorrelation:
     def __init__(self, parameters: Parameters, corpus: str | Path | None = None) -> None:
         self._given = given = parameters
         items = seed_items(given.prompts)
-        prompts = WordPrompts(of_operands(items), self._larger, given.words, given.layers)
+        worded = [item for item in items if item.task in given.words]
+        if not worded:
+            raise UsageError("no prompt of an operation that has words", "give prompts and words")
+        prompts = WordPrompts(of_operands(worded), self._larger, given.words, given.layers)
         self.analyses: tuple[Analysis, ...] = (
             SanityAnalysis([item.prompt for item in items], max_tokens=64, layers="all"),
             TunedLensAnalysis(

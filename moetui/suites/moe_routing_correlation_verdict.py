@@ -240,8 +240,27 @@ def _verdict(
 
 def _why(pair: _Pair) -> str:
     return (
-        "The seed's score counts a word only as it is written there, counts operator symbols that "
-        "the prompt itself says, and has no null; the corrected one counts every form of the words "
-        "that the prompt does not say, against tokens as frequent and against the words of the "
-        "other operations, on the same numbers in the same wording."
+        f"The seed's score{_told(pair, _seed_peak)} counts a word only as it is written there, "
+        "counts operator symbols that the prompt itself says, and has no null; the corrected "
+        f"probability{_told(pair, _corrected_peak)} counts every form of the words that the prompt "
+        "does not say, on the same numbers in the same wording, against the words of the other "
+        "operations; for either the lens is the model's own norm and head, where the seed's code "
+        "took the embedding, which is another matrix where the two are not tied."
     )
+
+
+def _told(pair: _Pair, number: Callable[[VocabularyAlignment], float | None]) -> str:
+    """The numbers of both models in brackets."""
+    sides = [side for side in (pair.moe, pair.dense) if side is not None]
+    values = [(side.model, number(side.alignment)) for side in sides]
+    told = ", ".join(f"{model} {value:.4f}" for model, value in values if value is not None)
+    return f" ({told})" if told else ""
+
+
+def _seed_peak(found: VocabularyAlignment) -> float | None:
+    return seed_set(found).peak.value
+
+
+def _corrected_peak(found: VocabularyAlignment) -> float | None:
+    larger = larger_set(found)
+    return None if larger is None else _raw(_top(larger)).probability.value

@@ -207,6 +207,12 @@ def test_a_prompt_without_a_whole_answer_is_refused(prompts, message) -> None:
         suite({"prompts": prompts})
 
 
+def test_prompts_that_no_words_name_are_refused() -> None:
+    words = {"addition": ["plus"], "division": ["over"]}
+    with pytest.raises(UsageError, match="no prompt of an operation"):
+        suite({"words": words, "prompts": {"subtraction": ["3 - 2 = "]}})
+
+
 def test_layers_are_the_seeds_or_those_asked_for() -> None:
     info = make_model_info(num_layers=16)
     assert word_layers(None, info) == (4, 6, 8, 10, 12, 14)
