@@ -39,6 +39,7 @@ SEED_DEFINITION = (
 EXACT_DEFINITION = "the greedy continuation begins with the right whole number, complete"
 CHANCE = "chance = the model's own answers dealt out anew among the problems of each operation"
 
+_MOST_DIGITS = 18
 # A whole number, thousands separated or not; a fraction or a decimal is none.
 _NUMBER = re.compile(r"\s*([-−]?)\s?(\d{1,3}(?:,\d{3})+(?!\d)|\d++)(?:\.(\d++))?+(?! ?/ ?\d)")
 
@@ -108,15 +109,17 @@ class AccuracyComparison(msgspec.Struct, frozen=True, kw_only=True, tag="accurac
 def whole_number(text: str) -> int | None:
     """The whole number with which `text` begins, spaces apart; None where it begins otherwise.
 
-    1,728 and −12 are numbers, 12.0 is 12; 12.5 and 12/5 are no whole numbers.
+    1,728 and −12 are numbers, 12.0 is 12; 12.5 and 12/5 are no whole numbers. Nor is what has
+    more than 18 digits: no problem has such an answer, and results hold 64-bit numbers.
     """
     found = _NUMBER.match(text)
     if found is None:
         return None
     sign, digits, decimals = found.groups()
-    if decimals and decimals.strip("0"):
+    digits = digits.replace(",", "")
+    if len(digits) > _MOST_DIGITS or (decimals and decimals.strip("0")):
         return None
-    return int(digits.replace(",", "")) * (-1 if sign else 1)
+    return int(digits) * (-1 if sign else 1)
 
 
 def settled(text: str) -> bool:

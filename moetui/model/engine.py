@@ -29,6 +29,8 @@ from moetui.trace import (
     Snapshot,
     Study,
     Trace,
+    TunedLens,
+    WordReadout,
 )
 from moetui.trace.types import ExpertIds, Floats, Ints
 
@@ -68,6 +70,29 @@ class _Stoppable:
 
     def tokenize(self, text: str) -> Ints:
         return self.model.tokenize(text)
+
+    def token_id(self, text: str) -> int | None:
+        return self.model.token_id(text)
+
+    def read_words(
+        self,
+        streams: Floats,
+        token_ids: Sequence[int] | Ints,
+        *,
+        layers: Sequence[int] | None = None,
+        tuned: TunedLens | None = None,
+        in_full: bool = False,
+    ) -> WordReadout:
+        self._go_on()
+        return self.model.read_words(
+            streams, token_ids, layers=layers, tuned=tuned, in_full=in_full
+        )
+
+    def fit_tuned_lens(
+        self, documents: Sequence[Prompt], held_out: Sequence[Prompt], *, seed: int
+    ) -> TunedLens:
+        self._go_on()
+        return self.model.fit_tuned_lens(documents, held_out, seed=seed)
 
     def trace(
         self,

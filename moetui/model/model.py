@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -15,14 +15,15 @@ import numpy as np
 from mlx_lm.models.cache import make_prompt_cache
 from numpy.typing import NDArray
 
-from moetui.errors import ModelError, UsageError
+from moetui.errors import UsageError
 from moetui.model.abilities import Abilities
 from moetui.model.architecture import Architecture, examine
 from moetui.model.capture import Capture
 from moetui.model.decompose import Decomposition
 from moetui.model.edits import NONE, Edits
 from moetui.model.info import model_info
-from moetui.model.lens import LazyLens, Lens, readout
+from moetui.model.lens import LazyLens, Lens
+from moetui.model.lens_reading import LensReading
 from moetui.model.likelihood import kl, next_logits, nll
 from moetui.model.prepare import Intervening
 from moetui.model.probe import Probe
@@ -47,7 +48,7 @@ LENS_LIMIT = 4096
 PREFILL = 2048
 
 
-class Model:
+class Model(LensReading):
     """A model and everything that can be read from its own forward pass.
 
     Not safe to use from several threads at once: mlx arrays belong to the thread that made them,
@@ -130,29 +131,6 @@ class Model:
         edits = self.edits(len(ids), interventions)
         cache = make_prompt_cache(self.network)
         return self.prefill(ids, cache, want, lens=lens, streams=streams, edits=edits)
-
-    def lens(
-        self,
-        trace: Trace,
-        positions: int | Iterable[int],
-        n: int = 5,
-        *,
-        interventions: Sequence[Intervention] = (),
-    ) -> LensReadout:
-        """Read the lens at `positions` of a trace whose default left them out (one new forward).
-
-        interventions: those that the trace was made with.
-
-        Raises UsageError when a position is not a row of the trace.
-        """
-        asked = [positions] if isinstance(positions, int) else list(positions)
-        if not all(-len(trace) <= p < len(trace) for p in asked):
-            raise UsageError(f"positions {asked} of a trace of {len(trace)} rows", "count from 0")
-        rows = np.array([p % len(trace) for p in asked], np.int32)
-        edits = self.edits(trace.prompt_tokens, interventions)
-        cache = make_prompt_cache(self.network)
-        record = self._prefill_pass(trace.token_ids, cache, Want(), edits)
-        return self._read_lens(record, rows, n)
 
     def generate(
         self,
@@ -324,11 +302,21 @@ class Model:
             if not read_all:
                 rows = rows[-1:] if start + step >= len(ids) else rows[:0]
             read = len(rows) and lens > 0 and self.info.lens_error is None
-            lensed = self._read_lens(record, rows, lens) if read else None
+            lensed = (
+                self.read_lens(leaving(record.layers, mx.array(rows)), rows, lens) if read else None
+            )
             parts.append(
                 self.make_trace(chunk, readings, lensed, prompt_tokens=len(chunk), edits=edits)
             )
         return parts[0] if len(parts) == 1 else join(parts)
+
+    def states(self, ids: Ids, rows: Ids, interventions: Sequence[Intervention] = ()) -> mx.array:
+        """[P, N, H]: the residual stream after every layer at `rows` of a new pass over `ids`,
+        not evaluated."""
+        edits = self.edits(len(ids), interventions)
+        cache = make_prompt_cache(self.network)
+        record = self._prefill_pass(ids, cache, Want(residuals=False), edits)
+        return leaving(record.layers, mx.array(rows))
 
     def _prefill_pass(self, ids: Ids, cache: Any, want: Want, edits: Edits) -> PassRecord:
         records: list[PassRecord] = []
@@ -352,19 +340,6 @@ class Model:
         if n <= 0 or self.info.lens_error is not None:
             return None
         return self.lens_reader.read(leaving(record.layers, slice(-1, None)), n)
-
-    def _read_lens(self, record: PassRecord, positions: Ids, n: int) -> LensReadout:
-        if self.info.lens_error is not None:
-            raise ModelError(self.info.lens_error, "the routing readings are not affected")
-        hidden = leaving(record.layers, mx.array(positions))
-        P, N, _ = hidden.shape
-        step = self.lens_reader.chunk(P, N, self.vocab_size)
-        parts = []
-        for start in range(0, P, step):
-            part = self.lens_reader.read(hidden[start : start + step], n)
-            mx.eval(*part.arrays())
-            parts.append(part)
-        return readout(parts, layers=N, positions=positions, token_text=self.texts.text)
 
     def make_trace(
         self,

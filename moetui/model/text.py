@@ -19,6 +19,7 @@ class TokenTexts:
         self._special = set(tokenizer.all_special_ids)
         # "Ġ" is how byte-level vocabularies write a space.
         self._byte_of = _byte_alphabet() if "Ġ" in tokenizer.get_vocab() else None
+        self._ids: dict[str, int] | None = None
         self._read = lru_cache(maxsize=None)(self._lookup)
 
     def text(self, token_id: int) -> str:
@@ -28,6 +29,18 @@ class TokenTexts:
     def kind(self, token_id: int) -> TokenKind:
         """ "text", "special" (a control token) or "bytes" (part of a character)."""
         return self._read(token_id)[1]
+
+    def token_id(self, text: str, vocabulary: int) -> int | None:
+        """The lowest of `vocabulary` ids whose token reads exactly as `text`, None without one.
+
+        Asked of the vocabulary and not of the tokenizer's rules: those may put a space before the
+        first word, or split a word that is a token inside a sentence.
+        """
+        if self._ids is None:
+            read = [self._read(token_id) for token_id in range(vocabulary)]
+            backwards = range(vocabulary - 1, -1, -1)
+            self._ids = {read[i][0]: i for i in backwards if read[i][1] == "text"}
+        return self._ids.get(text)
 
     def _lookup(self, token_id: int) -> tuple[str, TokenKind]:
         piece = self._tokenizer.convert_ids_to_tokens(token_id)

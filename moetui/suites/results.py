@@ -14,11 +14,14 @@ import msgspec
 from moetui.analyses.attention_router import CorpusDecomposition, PromptDecomposition
 from moetui.analyses.causal_check import CausalCheck
 from moetui.analyses.context_sensitivity import ContextSensitivity
+from moetui.analyses.expert_words import ExpertWords
 from moetui.analyses.probes import Probes
 from moetui.analyses.sanity import Sanity
 from moetui.analyses.task_accuracy import TaskAccuracy
 from moetui.analyses.token_identity import TokenIdentity
+from moetui.analyses.tuned_lens import LensFidelity, TunedLensFit
 from moetui.analyses.virtual_experts import VirtualExperts
+from moetui.analyses.vocabulary_alignment import VocabularyAlignment
 from moetui.errors import UsageError
 from moetui.stats import Statistic
 from moetui.trace import ModelInfo, to_json
@@ -36,6 +39,10 @@ AnalysisResult = (
     | Probes
     | TaskAccuracy
     | VirtualExperts
+    | TunedLensFit
+    | LensFidelity
+    | VocabularyAlignment
+    | ExpertWords
     | Sanity
 )
 

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import msgspec
 
 from moetui.analyses.sanity import Sanity
-from moetui.suites import attention_router_sections
+from moetui.suites import attention_router_sections, moe_routing_correlation_sections
+from moetui.suites.moe_routing_correlation_tasks_sections import task_checks
 from moetui.suites.results import (
     Measure,
     ModelRecord,
@@ -41,7 +42,10 @@ class Own(NamedTuple):
 
 
 # A suite that is not here has the general sections only.
-OWN: Mapping[str, Own] = {"attention_router": Own(attention_router_sections.sections)}
+OWN: Mapping[str, Own] = {
+    "attention_router": Own(attention_router_sections.sections),
+    "moe_routing_correlation": Own(moe_routing_correlation_sections.sections, checks=task_checks),
+}
 
 
 def sections(result: SuiteResult) -> tuple[Section, ...]:

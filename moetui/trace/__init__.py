@@ -21,6 +21,7 @@ from moetui.trace.interventions import (
     describe,
 )
 from moetui.trace.join import join
+from moetui.trace.lenses import TunedLens, WordReadout
 from moetui.trace.shares import Shares
 from moetui.trace.types import (
     NO_EXPERT,
@@ -64,6 +65,8 @@ __all__ = [
     "TopK",
     "Trace",
     "TraceDocument",
+    "TunedLens",
+    "WordReadout",
     "describe",
     "join",
     "open_trace",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from moetui.trace.interventions import Intervention
+from moetui.trace.lenses import TunedLens, WordReadout
 from moetui.trace.types import ExpertIds, Floats, Ints, ModelInfo, Trace
 
 Prompt = str | Sequence[int] | Ints
@@ -23,6 +24,26 @@ class Forward(Protocol):
 
     def tokenize(self, text: str) -> Ints:
         """Token ids of `text`, int32 [T]."""
+
+    def token_id(self, text: str) -> int | None:
+        """The token that reads exactly as `text`, None where no single one does."""
+
+    def read_words(
+        self,
+        streams: Floats,
+        token_ids: Sequence[int] | Ints,
+        *,
+        layers: Sequence[int] | None = None,
+        tuned: TunedLens | None = None,
+        in_full: bool = False,
+    ) -> WordReadout:
+        """What the lens gives to `token_ids` for rows of `Trace.streams.leaving`, raw or through
+        the translators of `tuned`, after `layers` (default: all); ranks and KL only in full."""
+
+    def fit_tuned_lens(
+        self, documents: Sequence[Prompt], held_out: Sequence[Prompt], *, seed: int
+    ) -> TunedLens:
+        """Translators fitted to `documents`, each stopped by what helps on `held_out`."""
 
     def trace(
         self,

@@ -160,3 +160,9 @@ def test_the_first_prompts_of_the_card_are_continued_as_it_shows() -> None:
     shown = {"5 + 3 = ": 8, "100 - 37 = ": 77, "12 * 11 = ": 140}
     asked = [item for item in SEED_PROMPTS if item.prompt in shown]
     assert {item.prompt: answered(model, item).number for item in asked} == shown
+
+
+def test_more_digits_than_a_result_can_hold_are_no_answer() -> None:
+    assert whole_number("9" * 18) == 10**18 - 1
+    assert whole_number("9" * 19) is None and whole_number(" -" + "1" * 40) is None
+    assert whole_number("1,000,000,000,000,000,000 is large") is None
