@@ -2,7 +2,8 @@
 
 `moetui.analyses.source_shares` stops at the layer; here the routed part of a layer is split by
 expert, z_{l,e} = ρ W̃ (weight · output) at the tokens that chose e in layer l and 0 at all others.
-Summed over the experts of a layer these are the layer's routed part.
+Summed over the experts of a layer these are the layer's routed part. Attention is not split
+further: its shares are by layer, not by head.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ module that mixes positions (attention, or the recurrence or convolution in its 
 number; what it adds afterwards is split into routed and shared experts only where it is the
 output of the block that routes, and the block shows the routed sum. Where a layer mixes positions
 once more after its router, the name says so. A norm on the way multiplies elementwise and is
-followed. All this is looked up once, in the probe's pass, on the host.
+followed. All this is looked up once, in the probe's pass, on the host; streams in half precision
+are compared as closely as they can have kept what was added to them.
 """
 
 from __future__ import annotations
@@ -191,10 +192,13 @@ def _layer_sources(record: LayerRecord) -> LayerSources:
     before, after = at_router - entering, leaving - at_router
     mixed = _host(record.mixed if record.mixed_normed is None else record.mixed_normed)
     block = _host(record.block_output if record.block_normed is None else record.block_normed)
-    attention = not before.any() or _units(before, mixed) is not None
-    if (units := _units(after, block)) is not None:
+    rounding = _rounding(record.entering)
+    first = rounding * (np.abs(at_router) + np.abs(before))
+    second = rounding * (np.abs(leaving) + np.abs(after))
+    attention = not before.any() or _units(before, first, mixed) is not None
+    if (units := _units(after, second, block)) is not None:
         return LayerSources(attention, True, units[0])
-    if not before.any() and (units := _units(after, block, mixed)) is not None:
+    if not before.any() and (units := _units(after, second, block, mixed)) is not None:
         return LayerSources(True, True, *units)
     return LayerSources(attention, False)
 
@@ -202,10 +206,12 @@ def _layer_sources(record: LayerRecord) -> LayerSources:
 def _is_routed_sum(record: LayerRecord, without: mx.array | None) -> bool:
     """Whether the block puts out `routed_sum` more than without its experts: not where the sum is
     projected or normed before it is put out."""
-    routed, experts = _host(record.routed_sum), _host(record.block_output) - _host(without)
+    routed, block = _host(record.routed_sum), _host(record.block_output)
+    experts = block - _host(without)
     if routed.shape != experts.shape:
         return False
-    return bool(np.abs(routed - experts).max() <= _TOLERANCE * np.abs(experts).max())
+    lost = _rounding(record.block_output) * (np.abs(block) + np.abs(routed))
+    return _equal(routed, experts, lost)
 
 
 def _routed_part(record: LayerRecord, unit: float, like: mx.array) -> mx.array:
@@ -234,12 +240,26 @@ def _host(array: mx.array | None) -> Floats:
     return np.array(array.astype(mx.float32), np.float64).ravel()
 
 
-def _units(added: Floats, *outputs: Floats) -> tuple[float, ...] | None:
-    """The numbers with which the outputs add up to `added`, None where they do not."""
+def _rounding(array: mx.array | None) -> float:
+    """How far a sum of two numbers in the type of `array` may be off, relative to it."""
+    return 0.0 if array is None else float(mx.finfo(array.dtype).eps)
+
+
+def _equal(part: Floats, added: Floats, lost: Floats) -> bool:
+    """Whether a part is what was added, up to what a sum may have lost to rounding; a sum that
+    lost most of what was added to it shows nothing."""
+    missed = np.abs(part - added)
+    near = missed <= _TOLERANCE * np.abs(added).max() + lost
+    return bool(near.all() and np.linalg.norm(missed) < 0.5 * np.linalg.norm(added))
+
+
+def _units(added: Floats, lost: Floats, *outputs: Floats) -> tuple[float, ...] | None:
+    """The numbers with which the outputs add up to `added`, None where they do not; lost: how far
+    rounding may have moved each number of it."""
     if any(output.shape != added.shape or not output.any() for output in outputs):
         return None
     terms = np.stack(outputs, axis=1)
     units = np.linalg.lstsq(terms, added, rcond=None)[0]
     units = np.where(np.abs(units - 1) < _TOLERANCE, 1.0, units)
-    missed = np.abs(terms @ units - added).max()
-    return tuple(map(float, units)) if missed <= _TOLERANCE * np.abs(added).max() else None
+    lost = lost * 2 if terms.shape[1] > 1 else lost
+    return tuple(map(float, units)) if _equal(terms @ units, added, lost) else None
