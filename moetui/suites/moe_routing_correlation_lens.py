@@ -287,8 +287,8 @@ class VocabularyAlignmentAnalysis:
 
     @property
     def settings(self) -> tuple[str, ...]:
-        """The tasks in order: columns of the scores."""
-        return self._prompts.tasks
+        """The tasks in order, columns of the scores, and what is made of them."""
+        return (*self._prompts.tasks, CORRECTED_DEFINITION)
 
     def unfit(self, info: ModelInfo) -> str | None:
         """Words are read through the lens."""
