@@ -34,7 +34,7 @@ DIRECTIONS = 20
 # What stands in a part's place, in the order of the axis K.
 BY_MEAN, BY_RESAMPLE = "mean of the corpus", "a token of another document"
 REPLACEMENTS = (BY_MEAN, BY_RESAMPLE)
-DECIDES, DECIDES_NOT = "attention decides", "attention does not decide"
+DECIDES, DECIDES_NOT = "attention matters most", "attention does not matter most"
 DEFINITION = (
     "at a router's own input a part is replaced, the norm is computed anew and the model's own "
     "router chooses: 1 − Jaccard of the chosen set with what it was; null: random directions with "
@@ -111,10 +111,10 @@ class CausalCheck(msgspec.Struct, frozen=True, kw_only=True, tag="causal_check")
     """Over `tokens` tokens of `documents` documents.
 
     reproduced: of how many, worst layer, the router chose the same experts again when handed its
-    own stream. verdict: "attention decides" where replacing attention by a resample changes the
-    experts more than random directions do and more than replacing any other part, both by 95 %
-    intervals over documents in the mean over layers; "attention does not decide" where either is
-    refuted by them; else "unclear", or "inconclusive" with the reason.
+    own stream. verdict: "attention matters most" where replacing attention by a resample changes
+    the experts more than random directions do and more than replacing any other part, both by
+    95 % intervals over documents in the mean over layers; "attention does not matter most" where
+    either is refuted by them; else "unclear", or "inconclusive" with the reason.
     """
 
     definition: str

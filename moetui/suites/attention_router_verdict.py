@@ -47,7 +47,7 @@ STATEMENTS = {
     "unclear": "the number lies between the hypotheses",
 }
 NOT_CAUSAL = (
-    "attention's share is over 85 %, but the causal check does not show that attention decides"
+    "attention's share is over 85 %, but the causal check does not show that attention matters most"
 )
 INCONCLUSIVE = "inconclusive"
 

@@ -11,7 +11,7 @@ from moetui.errors import UsageError
 from moetui.stats import Statistic
 from moetui.suites.results import Measure, ModelRecord, SuiteResult
 from moetui.suites.separation import compared
-from moetui.suites.tables import Section, Table, Value
+from moetui.suites.tables import Section, Table, Value, estimate
 
 SCHEMA_VERSION = 1
 
@@ -244,9 +244,16 @@ def _measures(comparison: Comparison) -> Iterator[Section]:
     tables = tuple(
         Table(
             title=f"A: {a}, B: {b}",
-            columns=("definition", "measure", "A", "B", "A − B", "verdict"),
+            columns=("definition", "measure", "verdict", "A", "B", "A − B"),
             rows=tuple(
-                (pair.label, pair.name, pair.first, pair.second, pair.difference, pair.verdict)
+                (
+                    pair.label,
+                    pair.name,
+                    pair.verdict,
+                    estimate(pair.first),
+                    estimate(pair.second),
+                    pair.difference,
+                )
                 for pair in pairs
             ),
             caption="in brackets the 95 % interval; A − B by MOVER from both intervals",

@@ -15,8 +15,8 @@ Role = Literal["heading", "text", "title", "head", "row", "bar", "note", "blank"
 
 MIN_WIDTH = 40
 _GAP = "  "
-# No column of words is made narrower than this.
-_NARROWEST = 12
+# How narrow a column of words is made: the second only where that saves splitting the table.
+_NARROW = (20, 16)
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,10 @@ def table_lines(table: Table, width: int) -> list[Line]:
     if not found.rows:
         lines.append(Line("row", "nothing to show"))
     else:
-        for at, columns in enumerate(_blocks(found, width)):
-            lines += [BLANK] * bool(at) + list(_block(found, columns, width))
+        tried = [_blocks(found, width, narrow) for narrow in _NARROW]
+        least, blocks = min(tried, key=lambda one: len(one[1]))
+        for at, columns in enumerate(blocks):
+            lines += [BLANK] * bool(at) + list(_block(found, columns, least, width))
     for note in (*((found.caption,) if found.caption else ()), *found.notes):
         lines += [Line("note", row) for row in wrapped(note, width)]
     return lines
@@ -70,33 +72,48 @@ def _bars(bars: Bars, width: int) -> list[Line]:
     return [*lines, *(Line("note", row) for note in notes for row in wrapped(note, width))]
 
 
-def _blocks(found: Grid, width: int) -> Iterator[list[int]]:
-    """The columns in groups that fit side by side; every group repeats the leading words."""
-    least = [_least(found, at, width) for at in range(len(found.columns))]
-    lead = [0] if len(found.columns) > 1 else []
-    block = list(lead)
+def _blocks(found: Grid, width: int, narrow: int) -> tuple[list[int], list[list[int]]]:
+    """How narrow every column can be, and the columns in groups that fit side by side; every
+    group repeats the leading words."""
+    lead = _lead(found, width, narrow)
+    least = _fewest(found, lead, width, narrow)
+    blocks = [list(lead)]
     for at in range(len(lead), len(found.columns)):
-        used = sum(least[i] for i in (*block, at)) + len(_GAP) * len(block)
-        if used > width and len(block) > len(lead):
-            yield block
-            block = list(lead)
-        block.append(at)
-    yield block
+        used = sum(least[i] for i in (*blocks[-1], at)) + len(_GAP) * len(blocks[-1])
+        if used > width and len(blocks[-1]) > len(lead):
+            blocks.append(list(lead))
+        blocks[-1].append(at)
+    return least, blocks
 
 
-def _least(found: Grid, at: int, width: int) -> int:
-    """How narrow a column can be: words may be broken, numbers only where they are too long to
-    stand beside the first column."""
+def _lead(found: Grid, width: int, narrow: int) -> list[int]:
+    """The words that say what a row is: the first column, and those after it in half the room."""
+    lead = [0] if len(found.columns) > 1 else []
+    for at in range(1, len(found.columns) - 1):
+        widths = [_least(found, i, width // 2, narrow) for i in (*lead, at)]
+        if found.numeric[at] or sum(widths) + len(_GAP) * len(lead) > width // 2:
+            break
+        lead.append(at)
+    return lead
+
+
+def _fewest(found: Grid, lead: list[int], width: int, narrow: int) -> list[int]:
+    """How narrow every column can be made."""
+    first = [_least(found, at, width // 2, narrow) for at in lead]
+    room = width - sum(first) - len(_GAP) * len(lead)
+    rest = range(len(lead), len(found.columns))
+    return first + [_least(found, at, room, narrow) for at in rest]
+
+
+def _least(found: Grid, at: int, room: int, narrow: int) -> int:
+    """How narrow a column can be: words may be broken, numbers only where they do not fit."""
     longest = max(cells(row[at]) for row in found.rows)
     head = max(map(cells, found.columns[at].split()), default=1)
-    if not found.numeric[at]:
-        return min(max(head, min(longest, _NARROWEST)), width // 2)
-    room = width - len(_GAP) - _least(found, 0, width) if at else width // 2
-    return min(max(head, longest), room)
+    return min(max(head, longest if found.numeric[at] else min(longest, narrow)), room)
 
 
-def _block(found: Grid, columns: list[int], width: int) -> Iterator[Line]:
-    widths = _widths(found, columns, width)
+def _block(found: Grid, columns: list[int], least: Sequence[int], width: int) -> Iterator[Line]:
+    widths = _widths(found, columns, least, width)
     heads = [wrapped(found.columns[at], widths[at]) for at in columns]
     yield from _rows("head", heads, columns, widths, found.numeric, bottom=True)
     yield Line("head", _GAP.join("─" * widths[at] for at in columns))
@@ -105,9 +122,8 @@ def _block(found: Grid, columns: list[int], width: int) -> Iterator[Line]:
         yield from _rows("row", parts, columns, widths, found.numeric)
 
 
-def _widths(found: Grid, columns: list[int], width: int) -> dict[int, int]:
+def _widths(found: Grid, columns: list[int], least: Sequence[int], width: int) -> dict[int, int]:
     """What every column is given: what it would like, less where that is too much in all."""
-    least = {at: _least(found, at, width) for at in columns}
     liked = {
         at: max(cells(found.columns[at]), *(cells(row[at]) for row in found.rows)) for at in columns
     }

@@ -7,11 +7,13 @@ the same numbers. A suite adds sections of its own results in a module beside it
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
 import msgspec
 
 from moetui.analyses.sanity import Sanity
 from moetui.suites import attention_router_sections, moe_routing_correlation_sections
+from moetui.suites.moe_routing_correlation_tasks_sections import task_checks
 from moetui.suites.results import (
     Measure,
     ModelRecord,
@@ -21,19 +23,34 @@ from moetui.suites.results import (
     Verdict,
     results_of,
 )
-from moetui.suites.tables import Section, Table, Value
+from moetui.suites.tables import Section, Table, Value, estimate
 from moetui.trace import ModelInfo
 
-# Suite → its own sections; a suite that is not here has the general ones only.
-OWN: Mapping[str, Callable[[SuiteResult], tuple[Section, ...]]] = {
-    "attention_router": attention_router_sections.sections,
-    "moe_routing_correlation": moe_routing_correlation_sections.sections,
+# What a check is called, and what came of it.
+Checks = tuple[tuple[str, Value], ...]
+
+
+class Own(NamedTuple):
+    """What a suite shows of its own results.
+
+    sections: of the whole result. checks: rows of the sanity table for one model, beside the
+    checks that all suites make; None where there are no others.
+    """
+
+    sections: Callable[[SuiteResult], tuple[Section, ...]]
+    checks: Callable[[SuiteResult, str], Checks] | None = None
+
+
+# A suite that is not here has the general sections only.
+OWN: Mapping[str, Own] = {
+    "attention_router": Own(attention_router_sections.sections),
+    "moe_routing_correlation": Own(moe_routing_correlation_sections.sections, checks=task_checks),
 }
 
 
 def sections(result: SuiteResult) -> tuple[Section, ...]:
     """Everything, in the order in which a reviewer asks."""
-    own = OWN[result.suite](result) if result.suite in OWN else ()
+    own = OWN[result.suite].sections(result) if result.suite in OWN else ()
     return (
         question(result),
         verdicts(result),
@@ -55,10 +72,18 @@ def summary(result: SuiteResult) -> tuple[Section, ...]:
         # What the verdicts rest on stands among the measures.
         Section(heading=answers.heading, text=answers.text),
         measures(result),
-        *separation(result),
+        *_separation_summary(result),
         *failures(result),
         *caveats(result),
     )
+
+
+def _separation_summary(result: SuiteResult) -> Iterator[Section]:
+    """What is not told apart from random weights, without the numbers."""
+    for section in separation(result):
+        told = tuple(text for text in section.text if not text.startswith("Told apart"))
+        told = told or ("Every measure is told apart from the null model.",)
+        yield Section(heading=section.heading, text=told)
 
 
 def question(result: SuiteResult) -> Section:
@@ -114,7 +139,8 @@ def _answer(verdict: Verdict) -> str:
 
 
 def measures(result: SuiteResult) -> Section:
-    """The headline numbers, a table for each model, seed and corrected under one another."""
+    """The headline numbers, a table for each trained model, seed and corrected under one another;
+    those of null models stand beside them where the two are compared."""
     tables = tuple(
         Table(
             title=_titled(record),
@@ -126,7 +152,8 @@ def measures(result: SuiteResult) -> Section:
             ),
         )
         for record in result.models
-        if any(measure.model == record.name for measure in result.measures)
+        if record.null_of is None
+        and any(measure.model == record.name for measure in result.measures)
     )
     text = () if tables else ("Nothing was measured.",)
     return Section(heading="Measures", text=text, tables=tables)
@@ -144,11 +171,11 @@ def separation(result: SuiteResult) -> Iterator[Section]:
         )
         return
     columns = (
-        "definition", "measure", "trained", "null model", "trained − null", "verdict",
+        "definition", "measure", "verdict", "trained", "null model", "trained − null",
     )  # fmt: skip
     tables = tuple(
         Table(
-            title=f"{model}, trained and with weights drawn anew ({null_model})",
+            title=f"{model}, trained, against {null_model}",
             columns=columns,
             rows=tuple(_separation_row(s) for s in found),
         )
@@ -161,9 +188,7 @@ def separation(result: SuiteResult) -> Iterator[Section]:
     )
 
 
-def _by_model(
-    found: tuple[Separation, ...],
-) -> dict[tuple[str, str], list[Separation]]:
+def _by_model(found: tuple[Separation, ...]) -> dict[tuple[str, str], list[Separation]]:
     grouped: dict[tuple[str, str], list[Separation]] = {}
     for one in found:
         grouped.setdefault((one.model, one.null_model), []).append(one)
@@ -173,22 +198,26 @@ def _by_model(
 def _separation_row(found: Separation) -> tuple[Value, ...]:
     why = f": {found.reason}" if found.reason else ""
     return (
-        found.label, found.name, found.trained, found.null, found.difference,
-        f"{found.verdict}{why}",
+        found.label, found.name, f"{found.verdict}{why}", estimate(found.trained),
+        estimate(found.null), found.difference,
     )  # fmt: skip
 
 
 def _separation_text(found: tuple[Separation, ...]) -> Iterator[str]:
     """What separates and what does not, in words: the second is what a reader must not miss."""
     said = {
-        "does not separate": "Not told apart from a model with random weights",
-        "inconclusive": "Not decided",
-        "separates": "Told apart from a model with random weights",
+        "does not separate": "Not told apart from",
+        "inconclusive": "Not decided against",
+        "separates": "Told apart from",
     }
-    for verdict, words in said.items():
-        names = [f"{s.model}: {s.name} ({s.label})" for s in found if s.verdict == verdict]
-        if names:
-            yield f"{words} ({len(names)} of {len(found)}): {'; '.join(names)}."
+    for (model, null_model), ones in _by_model(found).items():
+        for verdict, words in said.items():
+            names = [f"{s.name} ({s.label})" for s in ones if s.verdict == verdict]
+            count = f"{len(names)} of {len(ones)} measures of {model}"
+            if names and verdict == "separates":
+                yield f"{words} {null_model}: {count}."
+            elif names:
+                yield f"{words} {null_model}: {count}: {'; '.join(names)}."
 
 
 def published(result: SuiteResult) -> Iterator[Section]:
@@ -219,6 +248,7 @@ def published(result: SuiteResult) -> Iterator[Section]:
 
 def sanity(result: SuiteResult) -> Section:
     """What must hold before any number here means something, of every model."""
+    own = OWN.get(result.suite)
     rows: list[tuple[Value, ...]] = []
     layers: list[tuple[Value, ...]] = []
     for record in result.models:
@@ -229,6 +259,8 @@ def sanity(result: SuiteResult) -> Section:
         for found in results_of(result, record.name, Sanity):
             checks += _sanity_checks(found)
             layers += [(record.name, *row) for row in _sanity_layers(found)]
+        if own is not None and own.checks is not None:
+            checks += own.checks(result, record.name)
         rows += [(record.name, check, outcome) for check, outcome in checks]
     tables = [Table(title="Checks", columns=("model", "check", "outcome"), rows=tuple(rows))]
     if layers:

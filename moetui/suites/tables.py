@@ -39,3 +39,10 @@ class Section(msgspec.Struct, frozen=True, kw_only=True):
     text: tuple[str, ...] = ()
     tables: tuple[Table, ...] = ()
     bars: tuple[Bars, ...] = ()
+
+
+def estimate(statistic: Statistic) -> Statistic:
+    """`statistic` without its null and its test, for where it is tested against something else."""
+    return msgspec.structs.replace(
+        statistic, null_mean=None, null_low=None, null_high=None, p=None, q=None
+    )

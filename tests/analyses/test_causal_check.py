@@ -44,7 +44,7 @@ def test_a_router_that_reads_only_the_token_does_not_notice_other_attention():
         assert parts["attention"].resample.change.value == 0
         assert parts["attention"].mean.change.value == 0
         assert parts["embedding"].resample.excess.ci_low > 0
-    assert found.verdict == "attention does not decide"
+    assert found.verdict == "attention does not matter most"
     assert found.reproduced.value == 1
 
 
@@ -61,13 +61,13 @@ def test_attention_that_works_through_few_directions_beats_random_ones():
     """In a wide stream most of a random direction of the same length misses the router."""
     found, _, _ = check(FakeModel(embedding=0.3, blind=128))
     assert effects(found.mean)["attention"].resample.excess.ci_low > 0
-    assert found.verdict == "attention decides"
+    assert found.verdict == "attention matters most"
 
 
 def test_attention_that_reaches_all_experts_alike_is_no_cause():
     found, _, _ = check(FakeModel(attention=0.0, common=50.0))
     assert effects(found.mean)["attention"].resample.change.value == 0
-    assert found.verdict == "attention does not decide"
+    assert found.verdict == "attention does not matter most"
     # A share of the norm would call it large; so does the length of the change.
     assert effects(found.mean)["attention"].resample.length.value > 0.1
 
@@ -75,7 +75,7 @@ def test_attention_that_reaches_all_experts_alike_is_no_cause():
 def test_parts_without_any_effect_decide_nothing():
     """Router weights of noise that reads both parts alike: no lead, whatever the shares."""
     found, _, _ = check(FakeModel(attention=0.5, embedding=0.5, blind=128))
-    assert found.verdict != "attention decides"
+    assert found.verdict != "attention matters most"
 
 
 def test_sums_equal_a_recomputation_token_by_token():

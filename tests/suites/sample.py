@@ -111,7 +111,7 @@ def causal_check() -> CausalCheck:
     return CausalCheck(
         definition="a part is replaced", layers=(effects(4, 0.3),), mean_layers=(4,),
         mean=effects(None, 0.5), directions=20, documents=60, tokens=900,
-        reproduced=number(0.999), verdict="attention decides", reason=None,
+        reproduced=number(0.999), verdict="attention matters most", reason=None,
     )  # fmt: skip
 
 

@@ -272,7 +272,7 @@ def test_a_large_share_without_an_effect_is_not_h1():
     assert result.verdict.seed.outcome == "H1"
     assert result.verdict.corrected.outcome == "unclear"
     assert "the causal check does not show" in result.verdict.corrected.statement
-    assert "attention does not decide" in result.verdict.why_they_differ
+    assert "attention does not matter most" in result.verdict.why_they_differ
     sanity = cell(result, "sanity")
     assert sanity.status == "inconclusive" and "follow from their stream" in sanity.reason
 

@@ -13,8 +13,9 @@ from moetui.suites.grid import grid
 from moetui.suites.lines import MIN_WIDTH, section_lines, table_lines, text_of
 from moetui.suites.plot import BELOW, GROUND, INTERVAL, NULL, VALUE, bar, bar_lines
 from moetui.suites.report import escaped, report
-from moetui.suites.sections import sections, summary
-from moetui.suites.tables import Bars, Section, Table
+from moetui.suites.results import SuiteResult
+from moetui.suites.sections import Own, sections, summary
+from moetui.suites.tables import Bars, Section, Table, Value
 from moetui.suites.wording import cells, number, padded, probability, visible, wrapped
 from tests.suites import sample
 from tests.suites.sample import APART, DISTANCE, HOSTILE, SHARE, make_result
@@ -55,12 +56,15 @@ def test_what_does_not_separate_from_the_null_model_is_said_first_and_by_name() 
         )
     )
     text = report(make_result(separation=apart))
+    null = lost.null_model
     missed, found = (
-        text.index(f"{words} a model with random weights (1 of 2)")
+        text.index(f"{words} {null}: 1 of 2 measures of demo")
         for words in ("Not told apart from", "Told apart from")
     )
     assert missed < found
-    assert f"demo: {lost.name} (corrected)" in text[missed:found]
+    assert f"{lost.name} (corrected)" in text[missed:found]
+    terminal = " ".join(text_of(summary(make_result(separation=apart)), 80).split())
+    assert f"Not told apart from {null}: 1 of 2 measures of demo: {lost.name}" in terminal
     assert f"{APART.value:.3f} [{APART.ci_low:.3f}, {APART.ci_high:.3f}]" in text
 
 
@@ -89,6 +93,20 @@ def test_the_readings_of_attention_router_are_shown_whole(made: Callable[[], obj
 def test_a_check_that_fails_is_named() -> None:
     text = report(make_result())
     assert "logits differ in one text" in text and "3 of 4 texts" in text
+
+
+def test_a_suite_adds_sections_and_checks_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def checks(result: SuiteResult, model: str) -> tuple[tuple[str, Value], ...]:
+        return ((f"own check of {model}", SHARE),)
+
+    own = Own(lambda result: (Section(heading="Own section"),), checks)
+    monkeypatch.setattr("moetui.suites.sections.OWN", {"new": own})
+    text = report(make_result(suite="new"))
+    assert "## Own section" in text and "Seed metric" not in text
+    row = next(r for r in rows_of(text, "demo") if r[1] == "own check of demo")
+    assert f"{SHARE.value:.3f}" in row
+    # A suite that adds nothing has the general sections.
+    assert "## Verdicts" in report(make_result(suite="unknown"))
 
 
 def test_every_prompt_of_the_seed_can_be_read_back() -> None:
@@ -184,6 +202,14 @@ def test_every_number_of_a_table_survives_80_columns() -> None:
         assert f"{one.value:.3f} [{number(one.ci_low)}, {number(one.ci_high)}]" in text
     # Every part of a table that was split says what its rows are.
     assert text.count("layer") == text.count("mean") > 1
+
+
+def test_a_split_table_repeats_all_the_words_that_name_its_rows() -> None:
+    wide = Statistic(value=0.5, ci_low=0.4, ci_high=0.6, null_mean=0.1, p=0.01)
+    columns = ("definition", "measure", "A", "B", "C")
+    table = Table(title="t", columns=columns, rows=(("seed", "ratio", wide, wide, wide),))
+    text = "\n".join(line.text for line in table_lines(table, 80))
+    assert text.count("seed") == text.count("ratio") > 1
 
 
 def test_the_plot_marks_value_interval_and_null_where_they_are() -> None:
