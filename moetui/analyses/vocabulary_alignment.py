@@ -140,7 +140,7 @@ def prompt_set_alignment(
 ) -> PromptSetAlignment:
     """The statistics of one set of prompts, in the order in which they were read."""
     of = labels(prompts, tasks, seed=seed)
-    scores = mean_of_own(rows.seed, of, caveat="as published, no correction")
+    scores = mean_of_own(rows.seed, of, caveat="as published, no correction", low=0, high=1)
     lenses: list[tuple[LensName, LensScores]] = [("raw", rows.raw)]
     if rows.tuned is not None:
         lenses.append(("tuned", rows.tuned))
@@ -174,11 +174,11 @@ def specificities(log_odds: Numbers) -> Numbers:
 
 
 def _lens(lens: LensName, scores: LensScores, of: Labels) -> list[LensAlignment]:
-    probability = adjusted(mean_of_own(scores.probability, of))
+    probability = adjusted(mean_of_own(scores.probability, of, low=0, high=1))
     log_odds = adjusted(mean_of_own(scores.log_odds, of))
     specificity = adjusted(mean_of_own(specificities(scores.log_odds), of))
     ranks = adjusted(median_of_own(scores.rank, of))
-    kl = cluster_means(scores.kl, of)
+    kl = cluster_means(scores.kl, of, low=0)
     return [
         LensAlignment(
             lens=lens,
@@ -186,19 +186,22 @@ def _lens(lens: LensName, scores: LensScores, of: Labels) -> list[LensAlignment]
             log_odds=log_odds[at],
             specificity=specificity[at],
             median_rank=ranks[at],
-            kl=kl.statistic((at,), n_tokens=len(scores.kl)),
+            kl=kl[at],
         )
         for at in range(scores.kl.shape[1])
     ]
 
 
 def _mean(lens: LensName, scores: LensScores, of: Labels) -> LensMean:
-    def over_layers(values: Numbers) -> Statistic:
-        return mean_of_own(values.mean(1, keepdims=True), of, caveat="mean over layers")[0]
+    def over_layers(
+        values: Numbers, low: float | None = None, high: float | None = None
+    ) -> Statistic:
+        means = values.mean(1, keepdims=True)
+        return mean_of_own(means, of, caveat="mean over layers", low=low, high=high)[0]
 
     return LensMean(
         lens=lens,
-        probability=over_layers(scores.probability),
+        probability=over_layers(scores.probability, 0, 1),
         log_odds=over_layers(scores.log_odds),
         specificity=over_layers(specificities(scores.log_odds)),
     )
