@@ -44,7 +44,7 @@ CORRECTED_DEFINITION = (
     "words in all forms that are one token (space before, capitals), less those that the prompt's "
     "template says; log-odds = ln(mean probability of a form / mean probability of 200 random "
     "tokens as frequent in calibration text); specificity = log-odds of the prompt's own task less "
-    "the mean over all tasks"
+    "the mean over all tasks, and less what the same words have over all prompts of the template"
 )
 # Digits kept of the rows: they are for tables and pairing, statistics are made before.
 _DIGITS = 6
@@ -167,16 +167,25 @@ def prompt_set_alignment(
     )
 
 
-def specificities(log_odds: Numbers) -> Numbers:
-    """[P, M, tasks]: log-odds less their mean over the tasks."""
-    centred: Numbers = log_odds - log_odds.mean(-1, keepdims=True)
-    return centred
+def specificities(log_odds: Numbers, of: Labels) -> Numbers:
+    """[P, M, tasks]: log-odds less their mean over the tasks, and less the mean that the words of
+    a task then have over all prompts of the template.
+
+    What words have everywhere moves no mean over prompts that ask every task equally often, but it
+    differs from task to task, and would pass for uncertainty in a bootstrap.
+    """
+    centred = log_odds - log_odds.mean(-1, keepdims=True)
+    own: Numbers = centred.copy()
+    for template in np.unique(of.templates):
+        rows = of.templates == template
+        own[rows] -= centred[rows].mean(0)
+    return own
 
 
 def _lens(lens: LensName, scores: LensScores, of: Labels) -> list[LensAlignment]:
     probability = adjusted(mean_of_own(scores.probability, of, low=0, high=1))
     log_odds = adjusted(mean_of_own(scores.log_odds, of))
-    specificity = adjusted(mean_of_own(specificities(scores.log_odds), of))
+    specificity = adjusted(mean_of_own(specificities(scores.log_odds, of), of))
     ranks = adjusted(median_of_own(scores.rank, of))
     kl = cluster_means(scores.kl, of, low=0)
     return [
@@ -203,7 +212,7 @@ def _mean(lens: LensName, scores: LensScores, of: Labels) -> LensMean:
         lens=lens,
         probability=over_layers(scores.probability, 0, 1),
         log_odds=over_layers(scores.log_odds),
-        specificity=over_layers(specificities(scores.log_odds)),
+        specificity=over_layers(specificities(scores.log_odds, of)),
     )
 
 
@@ -235,7 +244,7 @@ def _own(scores: LensScores, of: Labels) -> tuple[Numbers, Numbers, Numbers]:
     return (
         own_scores(scores.probability, of),
         own_scores(scores.log_odds, of),
-        own_scores(specificities(scores.log_odds), of),
+        own_scores(specificities(scores.log_odds, of), of),
     )
 
 
