@@ -25,11 +25,12 @@ from moetui.analyses.task_labels import (
     labels,
     mean_of_own,
     median_of_own,
+    null_means,
     own_scores,
 )
 from moetui.analyses.task_words import Prompt, TaskWords
 from moetui.analyses.vocabulary_reading import LensScores, VocabularyRows
-from moetui.stats import Statistic, finite, joined
+from moetui.stats import Statistic, finite, joined, permutation_p
 
 Numbers = NDArray[np.float64]
 LensName = Literal["raw", "tuned"]
@@ -102,7 +103,8 @@ class PromptRow(msgspec.Struct, frozen=True, kw_only=True):
 class PromptSetAlignment(msgspec.Struct, frozen=True, kw_only=True):
     """A set of prompts.
 
-    peak_layer, peak: where the seed's score is largest, and the score there. said: template →
+    peak_layer, peak: where the seed's score is largest, and the score there, whose null is the
+    largest of the layers too. said: template →
     words left out of the corrected scores because the template says them.
     """
 
@@ -159,11 +161,25 @@ def prompt_set_alignment(
         ),
         means=tuple(_mean(lens, found, of) for lens, found in lenses),
         peak_layer=int(rows.layers[best]),
-        peak=msgspec.structs.replace(
-            scores[best], caveat=joined("largest of the layers", scores[best].caveat)
-        ),
+        peak=_peak(scores[best], null_means(rows.seed, of).max(1)),
         said=said,
         prompts=tuple(_rows(prompts, rows, of)),
+    )
+
+
+def _peak(best: Statistic, null: Numbers) -> Statistic:
+    """The largest of the layers, against the largest of the layers in every permutation [m]: one
+    that was picked for its size is no better than chance because it beats the chance of one."""
+    if best.value is None or best.p is None:
+        return best
+    low, high = np.quantile(null, [0.025, 0.975])
+    return msgspec.structs.replace(
+        best,
+        null_mean=float(null.mean()),
+        null_low=float(low),
+        null_high=float(high),
+        p=permutation_p(best.value, null),
+        caveat=joined("largest of the layers, as in every permutation", best.caveat),
     )
 
 

@@ -29,7 +29,13 @@ from moetui.analyses.vocabulary_alignment import (
     prompt_set_alignment,
     specificities,
 )
-from moetui.analyses.vocabulary_reading import joined_rows, seed_layers, word_rows
+from moetui.analyses.vocabulary_reading import (
+    LensScores,
+    VocabularyRows,
+    joined_rows,
+    seed_layers,
+    word_rows,
+)
 from tests.fake_words import WordForward
 
 N = 4
@@ -257,6 +263,26 @@ def test_what_words_have_everywhere_is_no_uncertainty_of_what_names_the_task() -
     half = 1.96 * 0.05 * 0.75 / np.sqrt(28)
     assert half / 2 < found.value - (found.ci_low or 0) < 3 * half
     assert found.p is not None and found.p < 0.001
+
+
+def test_the_largest_of_many_layers_is_compared_with_the_largest_of_many() -> None:
+    """Forty layers of nothing: the best of them beats the chance of one layer more often than not."""
+    prompts = of_operands(SEED_PROMPTS)
+    rng = np.random.default_rng(0)
+    alone, together = [], []
+    for seed in range(12):
+        score = rng.uniform(size=(12, 40, 4))
+        lens = LensScores(
+            probability=score, said=score, log_odds=score, rank=score, kl=score[..., 0]
+        )
+        rows = VocabularyRows(layers=np.arange(40), seed=score, raw=lens, tuned=None)
+        found = prompt_set_alignment("set", prompts, TASKS, rows, {}, num_layers=40, seed=seed)
+        alone.append(found.layers[found.peak_layer].seed.p)
+        together.append(found.peak.p)
+        assert found.peak.value == found.layers[found.peak_layer].seed.value
+        assert found.peak.null_mean > found.layers[found.peak_layer].seed.null_mean
+    assert np.mean(np.array(alone) <= 0.05) > 0.5
+    assert np.mean(np.array(together) <= 0.05) <= 0.25 and 0.2 < np.mean(together) < 0.8
 
 
 def test_a_task_without_a_word_left_has_no_number() -> None:
