@@ -44,7 +44,7 @@ CORRECTED_DEFINITION = (
     "words in all forms that are one token (space before, capitals), less those that the prompt's "
     "template says; log-odds = ln(mean probability of a form / mean probability of 200 random "
     "tokens as frequent in calibration text); specificity = log-odds of the prompt's own task less "
-    "the mean over all tasks"
+    "the mean over all tasks, and less the same of those words over all prompts"
 )
 # Digits kept of the rows: they are for tables and pairing, statistics are made before.
 _DIGITS = 6
@@ -168,9 +168,11 @@ def prompt_set_alignment(
 
 
 def specificities(log_odds: Numbers) -> Numbers:
-    """[P, M, tasks]: log-odds less their mean over the tasks."""
-    centred: Numbers = log_odds - log_odds.mean(-1, keepdims=True)
-    return centred
+    """[P, M, tasks]: log-odds less their mean over the tasks and less what is then left of each
+    task's words over all prompts, so that words which are likely everywhere count for nothing."""
+    centred = log_odds - log_odds.mean(-1, keepdims=True)
+    left: Numbers = centred - centred.mean(0, keepdims=True)
+    return left
 
 
 def _lens(lens: LensName, scores: LensScores, of: Labels) -> list[LensAlignment]:

@@ -84,8 +84,8 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     causal_documents: Annotated[
         Count,
         msgspec.Meta(
-            description="how many of these documents the causal check asks the routers about; an "
-            "interval takes 20"
+            description="how many of these documents, drawn at random, the causal check asks the "
+            "routers about; an interval takes 20"
         ),
     ] = 60
     causal_tokens: Annotated[

@@ -18,7 +18,11 @@ from moetui.analyses.task_words import (
     said_words,
     surface_forms,
 )
-from moetui.analyses.vocabulary_alignment import PromptSetAlignment, prompt_set_alignment
+from moetui.analyses.vocabulary_alignment import (
+    PromptSetAlignment,
+    prompt_set_alignment,
+    specificities,
+)
 from moetui.analyses.vocabulary_reading import joined_rows, seed_layers, word_rows
 from tests.fake_words import WordForward
 
@@ -182,6 +186,17 @@ def test_layers_are_the_seeds_depths_without_the_models_own_output() -> None:
     assert seed_layers(8) == (2, 3, 4, 5, 6)
     assert seed_layers(48) == (12, 18, 24, 30, 36, 42)
     assert seed_layers(2) == (0,)
+
+
+def test_specificity_knows_neither_prompts_nor_words_that_are_likely_throughout() -> None:
+    rng = np.random.default_rng(0)
+    prompt, word = rng.normal(size=(40, 2, 1)), rng.normal(size=(1, 2, 4))
+    own = np.zeros((40, 2, 4))
+    own[np.arange(40), :, np.arange(40) % 4] = 0.8
+    found = specificities(prompt + word + own)
+    # 0.8 for the own task, less its share in the means over tasks and over prompts.
+    expected = own - 0.2 - 0.2 + 0.2
+    np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
 def prompts_of(tasks: list[str], templates: int = 25, numbers: int = 3) -> list[Prompt]:
