@@ -13,7 +13,7 @@ _JOINING = frozenset(map(chr, [*range(0x1F3FB, 0x1F400), *range(0x1F1E6, 0x1F200
 
 
 def number(value: float | int | None) -> str:
-    """`value` to about three digits; what is not known is a dash."""
+    """`value` to two or three digits; what is not known is a dash."""
     if value is None:
         return ABSENT
     if isinstance(value, int):
@@ -21,8 +21,10 @@ def number(value: float | int | None) -> str:
     size = abs(value)
     if size == 0:
         return "0"
-    if size < 0.0005:
+    if size < 0.001:
         return f"{value:.1e}"
+    if size < 0.00995:
+        return f"{value:.4f}"
     if size >= 1000:
         return f"{value:,.0f}"
     return f"{value:.{3 if size < 10 else 2 if size < 100 else 1}f}"

@@ -41,7 +41,8 @@ def test_the_default_output_is_a_dated_file_and_its_path_is_all_of_stdout(batch,
     assert re.fullmatch(r"results/attention_router_\d{8}_\d{6}\.json\n", out)
     document = json.loads((tmp_path / out.strip()).read_text())
     assert document["suite"] == "attention_router" and document["models"][0]["name"] == "demo"
-    assert "Seed rule: " in err and "seed ratio, layer 0" in err
+    assert "Seed rule: " in err and "seed ratio, mean over layers" in " ".join(err.split())
+    assert f"moetui open {out.strip()}" in err
 
 
 def test_the_table_shows_the_numbers_of_the_document(batch):
@@ -52,9 +53,9 @@ def test_the_table_shows_the_numbers_of_the_document(batch):
     mean = by_type["corpus_decomposition"]["corrected"]["mean"]
     share = next(p for p in mean["parts"] if p["part"] == "attention")["across_tokens"]
     shown = " ".join(err.split())
-    assert number(ratio) in shown
+    assert f"{number(ratio)} (a)" in shown
     limits = ", ".join(number(share[end]) for end in ("ci_low", "ci_high"))
-    assert f"{number(share['value'])} (" in shown and f"[{limits}]" in shown
+    assert f"{number(share['value'])} [{limits}]" in shown
 
 
 def test_a_file_or_a_folder_can_be_named(batch, tmp_path):
