@@ -29,12 +29,14 @@ class Labels:
     """The tasks of P prompts.
 
     own: int [P], index of each prompt's task. permuted: int8 [m, P], the tasks of clusters dealt
-    out anew within each template. clusters: int [P], the document that each prompt belongs to.
+    out anew within each template. clusters: int [P], the document that each prompt belongs to;
+    templates: int [P], its template.
     """
 
     own: NDArray[np.intp]
     permuted: NDArray[np.int8]
     clusters: NDArray[np.intp]
+    templates: NDArray[np.intp]
     seed: int
 
     @property
@@ -66,7 +68,7 @@ def labels(prompts: Sequence[Prompt], tasks: Sequence[str], *, seed: int) -> Lab
     for template in np.unique(templates):
         members = np.flatnonzero(templates[first] == template)
         dealt[:, members] = rng.permuted(dealt[:, members], axis=1)
-    return Labels(own, dealt[:, clusters], clusters, seed)
+    return Labels(own, dealt[:, clusters], clusters, templates, seed)
 
 
 def own_scores(scores: Numbers, of: Labels) -> Numbers:

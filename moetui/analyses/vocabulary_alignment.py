@@ -44,7 +44,7 @@ CORRECTED_DEFINITION = (
     "words in all forms that are one token (space before, capitals), less those that the prompt's "
     "template says; log-odds = ln(mean probability of a form / mean probability of 200 random "
     "tokens as frequent in calibration text); specificity = log-odds of the prompt's own task less "
-    "the mean over all tasks, and less the same of those words over all prompts"
+    "the mean over all tasks, and less the same of those words over all prompts of its template"
 )
 # Digits kept of the rows: they are for tables and pairing, statistics are made before.
 _DIGITS = 6
@@ -167,18 +167,21 @@ def prompt_set_alignment(
     )
 
 
-def specificities(log_odds: Numbers) -> Numbers:
-    """[P, M, tasks]: log-odds less their mean over the tasks and less what is then left of each
-    task's words over all prompts, so that words which are likely everywhere count for nothing."""
-    centred = log_odds - log_odds.mean(-1, keepdims=True)
-    left: Numbers = centred - centred.mean(0, keepdims=True)
+def specificities(log_odds: Numbers, templates: NDArray[np.intp]) -> Numbers:
+    """[P, M, tasks]: log-odds less their mean over the tasks, and less what is then left of each
+    task's words over the prompts of the same template (its number: templates [P]), so that words
+    which are likely after every wording of a template count for nothing."""
+    left: Numbers = log_odds - log_odds.mean(-1, keepdims=True)
+    for template in np.unique(templates):
+        rows = templates == template
+        left[rows] -= left[rows].mean(0, keepdims=True)
     return left
 
 
 def _lens(lens: LensName, scores: LensScores, of: Labels) -> list[LensAlignment]:
     probability = adjusted(mean_of_own(scores.probability, of))
     log_odds = adjusted(mean_of_own(scores.log_odds, of))
-    specificity = adjusted(mean_of_own(specificities(scores.log_odds), of))
+    specificity = adjusted(mean_of_own(specificities(scores.log_odds, of.templates), of))
     ranks = adjusted(median_of_own(scores.rank, of))
     kl = cluster_means(scores.kl, of)
     return [
@@ -202,7 +205,7 @@ def _mean(lens: LensName, scores: LensScores, of: Labels) -> LensMean:
         lens=lens,
         probability=over_layers(scores.probability),
         log_odds=over_layers(scores.log_odds),
-        specificity=over_layers(specificities(scores.log_odds)),
+        specificity=over_layers(specificities(scores.log_odds, of.templates)),
     )
 
 
@@ -234,7 +237,7 @@ def _own(scores: LensScores, of: Labels) -> tuple[Numbers, Numbers, Numbers]:
     return (
         own_scores(scores.probability, of),
         own_scores(scores.log_odds, of),
-        own_scores(specificities(scores.log_odds), of),
+        own_scores(specificities(scores.log_odds, of.templates), of),
     )
 
 

@@ -188,12 +188,12 @@ def test_layers_are_the_seeds_depths_without_the_models_own_output() -> None:
     assert seed_layers(2) == (0,)
 
 
-def test_specificity_knows_neither_prompts_nor_words_that_are_likely_throughout() -> None:
+def test_specificity_knows_neither_prompts_nor_words_that_are_likely_in_a_whole_template() -> None:
     rng = np.random.default_rng(0)
-    prompt, word = rng.normal(size=(40, 2, 1)), rng.normal(size=(1, 2, 4))
+    prompt, word = rng.normal(size=(40, 2, 1)), np.repeat(rng.normal(size=(2, 2, 4)), 20, axis=0)
     own = np.zeros((40, 2, 4))
     own[np.arange(40), :, np.arange(40) % 4] = 0.8
-    found = specificities(prompt + word + own)
+    found = specificities(prompt + word + own, np.repeat([0, 1], 20))
     # 0.8 for the own task, less its share in the means over tasks and over prompts.
     expected = own - 0.2 - 0.2 + 0.2
     np.testing.assert_allclose(found, expected, atol=1e-12)
