@@ -17,7 +17,7 @@ MODELS = tuple(f"model {at} (random weights of its trainer)" for at in range(6))
 def shown(bar: Progress) -> list[str]:
     console = Console(file=io.StringIO(), width=80, height=24, record=True)
     console.print(bar.get_renderable())
-    return console.export_text().splitlines()
+    return [row.rstrip() for row in console.export_text().splitlines()]
 
 
 def started() -> tuple[Progress, BarProgress]:
