@@ -98,7 +98,9 @@ def _numbers(model: str, null_model: str, found: list[Separation]) -> Table:
 
 
 def _row(found: Separation) -> tuple[Value, ...]:
-    why = f": {found.reason}" if found.reason else ""
+    # What is said of the difference stands in the notes.
+    told = found.reason is None or found.reason in (found.difference.caveat or "")
+    why = "" if told else f": {found.reason}"
     return (
         found.label, found.name, f"{SHORT[found.verdict]}{why}", estimate(found.trained),
         estimate(found.null), found.difference,

@@ -118,7 +118,10 @@ def verdicts(result: SuiteResult) -> Section:
     )
     columns = ("rule", "model", "measure", "value")
     table = Table(title="What the verdicts rest on", columns=columns, rows=evidence)
-    rules = (f"{_capital(verdict.label)}, the rule: {verdict.rule}." for verdict in both)
+    rules = (
+        f"{_capital(verdict.label).removesuffix(' rule')} rule in full: {verdict.rule}."
+        for verdict in both
+    )
     return Section(
         heading="Verdicts",
         text=(*answers(result), *rules),
@@ -167,7 +170,7 @@ def _of_random_weights(result: SuiteResult) -> Iterator[str]:
                 "well; it says nothing about what training did."
             )
         elif result.null_verdicts:
-            yield f"{label}: with no random weights is the answer {verdict.outcome}."
+            yield f"{label}: no random weights get this answer ({verdict.outcome})."
 
 
 def _answer(verdict: Verdict) -> str:
@@ -362,7 +365,9 @@ def _model_row(record: ModelRecord) -> tuple[Value, ...]:
 
 
 def _titled(record: ModelRecord) -> str:
-    return record.name if record.null_of is None else f"{record.name} (null of {record.null_of})"
+    if record.null_of is None or record.name.startswith(record.null_of):
+        return record.name
+    return f"{record.name} (null of {record.null_of})"
 
 
 def _statistic(measure: Measure | None) -> Value:

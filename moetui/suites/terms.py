@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from moetui.suites.tables import Section, Table
+from moetui.suites.tables import Section
 
 HEADING = "How to read this"
 
@@ -75,7 +75,6 @@ OF_SUITE: Mapping[str, Terms] = {
 
 
 def section(suite: str) -> Section:
-    """The terms that all reports share, and those of `suite`."""
-    rows = (*OF_SUITE.get(suite, ()), *GENERAL)
-    table = Table(title="Words and signs", columns=("term", "meaning"), rows=rows)
-    return Section(heading=HEADING, tables=(table,))
+    """The terms of `suite`, and those that all reports share."""
+    terms = (*OF_SUITE.get(suite, ()), *GENERAL)
+    return Section(heading=HEADING, text=tuple(f"{term}: {meaning}." for term, meaning in terms))

@@ -8,6 +8,7 @@ from moetui.stats import Statistic
 
 ABSENT = "—"
 ELLIPSIS = "…"
+LINE_BREAK = "↵"
 # Emoji modifiers and regional indicators join their neighbours in some terminals, not in others.
 _JOINING = frozenset(map(chr, [*range(0x1F3FB, 0x1F400), *range(0x1F1E6, 0x1F200)]))
 
@@ -69,8 +70,8 @@ def claim(statistic: Statistic) -> str:
 def visible(text: str) -> str:
     """`text` in one line in which nothing can steer a terminal or hide.
 
-    Controls, line breaks, directional marks, joiners and lone surrogates become escapes (\\x1b,
-    \\u202e); letters, marks and symbols of all scripts stay.
+    Controls, directional marks, joiners and lone surrogates become escapes (\\x1b, \\u202e), a
+    line break becomes ↵; letters, marks and symbols of all scripts stay.
     """
     return "".join(_shown(character) for character in unicodedata.normalize("NFC", text))
 
@@ -124,6 +125,8 @@ def _shown(character: str) -> str:
     category, code = unicodedata.category(character), ord(character)
     if character == " ":
         return character
+    if character == "\n":
+        return LINE_BREAK
     variation = 0xFE00 <= code <= 0xFE0F
     if category[0] == "C" or category in ("Zl", "Zp", "Zs") or variation or character in _JOINING:
         if code < 0x100:

@@ -47,7 +47,7 @@ def test_both_verdicts_their_rules_and_why_they_differ_are_said() -> None:
     text = " ".join(text.split())
     for verdict in (result.verdict.seed, result.verdict.corrected):
         assert f"{verdict.outcome}: {verdict.statement}." in text
-        assert f"the rule: {verdict.rule}." in text
+        assert f"rule in full: {verdict.rule}." in text
     assert result.verdict.why_they_differ in text
 
 
@@ -66,7 +66,7 @@ def test_an_answer_that_random_weights_get_too_is_called_no_finding() -> None:
         told = " ".join(text.split())
         seed = f"{verdict.seed.label[:1].upper()}{verdict.seed.label[1:]}: with random weights"
         assert f"{seed} the answer is {verdict.seed.outcome} as well" in told
-        assert f"with no random weights is the answer {verdict.corrected.outcome}." in told
+        assert f"no random weights get this answer ({verdict.corrected.outcome})." in told
     row = next(r for r in rows_of(report(found), escaped(null)) if r[-1] == "H3")
     assert row[1] == verdict.seed.outcome
 
