@@ -19,7 +19,7 @@ from moetui.suites.attention_router_corpus import (
     TokenIdentityAnalysis,
 )
 from moetui.suites.attention_router_experts import SourceExpertsAnalysis
-from moetui.suites.attention_router_measures import measures
+from moetui.suites.attention_router_measures import SENSITIVE, measures
 from moetui.suites.attention_router_prompts import ContextSensitivityAnalysis, Decomposition
 from moetui.suites.attention_router_verdict import conclude
 from moetui.suites.layers import MEANING, LayersAsked
@@ -102,8 +102,8 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     causal_documents: Annotated[
         Count,
         msgspec.Meta(
-            description="how many of these documents the causal check asks the routers about; an "
-            "interval takes 20"
+            description="how many of these documents, drawn at random, the causal check asks the "
+            "routers about; an interval takes 20"
         ),
     ] = 60
     causal_tokens: Annotated[
@@ -141,7 +141,7 @@ class AttentionRouter:
         Published(model=OLMOE, measure="seed ratio, layer 0", value=0.0),
         Published(model=OLMOE, measure="seed ratio, layer 8", value=0.892),
         Published(model=OLMOE, measure="seed ratio, layer 15", value=0.983),
-        Published(model=OLMOE, measure="context sensitivity", value=0.78),
+        Published(model=OLMOE, measure=SENSITIVE, value=0.78),
         Published(model="openai/gpt-oss-20b", measure="seed ratio, middle layer", value=0.96),
     )
 

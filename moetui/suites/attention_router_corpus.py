@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -45,6 +45,7 @@ DOCUMENTS_A_PART = 25
 NO_CORPUS = "no corpus was asked for (corpus_documents=0)"
 # Characters kept of a document for each token that is asked for.
 _CHARACTERS_A_TOKEN = 16
+_T = TypeVar("_T")
 
 
 class Text(msgspec.Struct, frozen=True):
@@ -83,10 +84,11 @@ class CorpusPlan:
     def parts(
         self, *, seed: int, limit: int | None = None, tokens: int | None = None
     ) -> tuple[Part, ...]:
-        """The documents in parts; limit: only the first so many; tokens: as in `Texts`."""
+        """The documents in parts; limit: only so many, drawn from them; tokens: as in `Texts`."""
         if self.empty:
             return ()
-        documents = [Text(one.id, one.text) for one in self.sample(seed).documents[:limit]]
+        found = some_of(self.sample(seed).documents, limit, seed)
+        documents = [Text(one.id, one.text) for one in found]
         return tuple(
             Part(
                 name=f"documents {start + 1}-{min(start + DOCUMENTS_A_PART, len(documents))}",
@@ -317,6 +319,15 @@ class TokenIdentityAnalysis:
         if found is None:
             return Outcome(None, "no token has all its router logits")
         return Outcome(found, found.reason)
+
+
+def some_of(documents: Sequence[_T], limit: int | None, seed: int | Sequence[int]) -> list[_T]:
+    """`limit` of the documents at random, in their order; all of them for None or where there are
+    no more. The first ones of a corpus are of one kind: corpora are sorted by domain or source."""
+    if limit is None or limit >= len(documents):
+        return list(documents)
+    rows = np.random.default_rng(seed).choice(len(documents), limit, replace=False)
+    return [documents[row] for row in np.sort(rows).tolist()]
 
 
 def undecomposed(info: ModelInfo, sums: Sequence[DocumentSums | None]) -> str | None:

@@ -19,7 +19,7 @@ from moetui.analyses.attention_router import (
 from moetui.analyses.context_sensitivity import context_sensitivity
 from moetui.analyses.context_uses import WordUses, frequent_tokens, mined_uses, word_uses
 from moetui.analyses.router_evidence import DocumentSums
-from moetui.suites.attention_router_corpus import CORPUS, undecomposed
+from moetui.suites.attention_router_corpus import CORPUS, some_of, undecomposed
 from moetui.suites.layers import LayersAsked, routing_layers
 from moetui.suites.plan import Needs, Outcome, Part, Step
 from moetui.suites.sanity import no_router
@@ -181,7 +181,7 @@ class ContextSensitivityAnalysis:
                 model, token, where, layers, shuffles=given.shuffles, seed=seed, step=counted.next
             )
             for rank in given.ranks
-            for token, where in _token_of(rank, documents, given.contexts)
+            for token, where in token_of_rank(rank, documents, given.contexts, seed)
         ]
         return ReadContexts(words, tuple(mined))
 
@@ -206,12 +206,13 @@ class _Steps:
         self._step(self._done, max(self._total, self._done))
 
 
-def _token_of(
-    rank: int, documents: Sequence[tuple[str, Ints]], contexts: int
+def token_of_rank(
+    rank: int, documents: Sequence[tuple[str, Ints]], contexts: int, seed: int
 ) -> list[tuple[int, list[tuple[str, Ints]]]]:
-    """The token of that rank with `contexts` documents that hold it; empty where there is none."""
+    """The token of that rank with `contexts` documents, drawn from those that hold it; empty where
+    there is none."""
     found = frequent_tokens([ids for _, ids in documents], contexts=contexts)
     return [
-        (token, [documents[index] for index in where[:contexts]])
+        (token, [documents[index] for index in some_of(where, contexts, [seed, token])])
         for token, where in found[rank : rank + 1]
     ]

@@ -9,13 +9,20 @@ import msgspec
 
 from moetui.errors import UsageError
 from moetui.stats import Statistic
-from moetui.suites.results import Measure, ModelRecord, SuiteResult
-from moetui.suites.separation import compared
+from moetui.suites.results import Measure, ModelRecord, SeparationVerdict, SuiteResult
+from moetui.suites.separation import compared, judged
 from moetui.suites.tables import Section, Table, Value, estimate
 
 SCHEMA_VERSION = 1
 
-Difference = Literal["differ", "do not differ", "not comparable"]
+Difference = Literal["differ", "no difference found", "not comparable"]
+# By the rule that tells trained from null models; not to find a difference does not show there is
+# none.
+_VERDICTS: dict[SeparationVerdict, Difference] = {
+    "separates": "differ",
+    "does not separate": "no difference found",
+    "inconclusive": "not comparable",
+}
 
 
 class Pair(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,17 +138,8 @@ def _pair(first: Measure, second: Measure, seed: int) -> Pair:
         first=first.statistic,
         second=second.statistic,
         difference=found,
-        verdict=_judged(found),
+        verdict=_VERDICTS[judged(found)[0]],
     )
-
-
-def _judged(found: Statistic) -> Difference:
-    """By the interval of the difference, else by its p; no verdict without either."""
-    if found.ci_low is not None and found.ci_high is not None:
-        return "differ" if found.ci_low > 0 or found.ci_high < 0 else "do not differ"
-    if found.p is not None:
-        return "differ" if found.p <= 0.05 else "do not differ"
-    return "not comparable"
 
 
 def _warnings(first: SuiteResult, second: SuiteResult) -> Iterator[str]:

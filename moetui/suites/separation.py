@@ -70,8 +70,14 @@ def judged(found: Statistic) -> tuple[SeparationVerdict, str | None]:
     if found.ci_low is not None and found.ci_high is not None:
         apart = found.ci_low > 0 or found.ci_high < 0
         return ("separates" if apart else "does not separate"), None
+    if found.p is not None and found.p <= LEVEL:
+        return "separates", None
     if found.p is not None:
-        return ("separates" if found.p <= LEVEL else "does not separate"), None
+        n = found.n_documents or 0
+        # Of 2^n signs two are most extreme: whatever was found, it could not have separated.
+        hopeless = 2.0 ** (1 - n) > LEVEL
+        reason = f"{n} prompts are too few to reach p ≤ {LEVEL}" if hopeless else None
+        return ("inconclusive" if hopeless else "does not separate"), reason
     return "inconclusive", found.caveat or "no interval, and no prompts to compare one by one"
 
 

@@ -8,6 +8,8 @@ from moetui.errors import UsageError
 from moetui.stats import Statistic
 from moetui.suites import result_json, run_suite
 from moetui.suites.attention_router import CONTEXTS, PROMPTS, Parameters
+from moetui.suites.attention_router_corpus import CorpusPlan
+from moetui.suites.attention_router_prompts import token_of_rank
 from moetui.suites.attention_router_verdict import corrected_outcome, seed_outcome
 from moetui.suites.layers import routing_layers
 from tests.suites.fake import FakeModel, Opened
@@ -328,6 +330,28 @@ def test_causes_and_identity_stand_among_the_evidence():
     assert effects["η² of the token's identity, mean of layers > 0"] > 0.99
     assert "attention 0.00 (random 0.00)" in result.verdict.why_they_differ
     assert set(effects) <= {m.name for m in result.measures}
+
+
+def test_the_causal_check_asks_about_every_domain_of_the_sample():
+    """The bundled corpus is sorted by domain; its first 60 documents are arithmetic and code."""
+    plan = CorpusPlan(None, documents=200, max_tokens=8, layers=("last",))
+
+    def domains(limit):
+        texts = [text for part in plan.parts(seed=0, limit=limit) for text in part.inputs.documents]
+        return [text.id.split("/")[0] for text in texts]
+
+    every, asked = domains(None), domains(60)
+    assert len(every) == 200 and len(asked) == 60 and sorted(asked) == asked
+    assert min(asked.count(domain) for domain in set(every)) >= 4
+
+
+def test_contexts_of_a_token_are_drawn_from_all_documents_that_hold_it():
+    documents = [(f"{i:02}", np.full(20, 7, np.int32)) for i in range(90)]
+    [(token, chosen)] = token_of_rank(0, documents, 30, seed=0)
+    names = [int(name) for name, _ in chosen]
+    assert token == 7 and len(set(names)) == 30 and sorted(names) == names
+    assert all(any(start <= n < start + 30 for n in names) for start in (0, 30, 60))
+    assert token_of_rank(0, documents, 30, seed=0)[0][1] == chosen
 
 
 def test_no_passes_are_spent_on_token_identity_and_one_on_each_document():

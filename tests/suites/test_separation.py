@@ -55,6 +55,17 @@ def test_few_prompts_are_compared_one_by_one():
     assert found.verdict == "does not separate" and found.difference.p > 0.5
 
 
+@pytest.mark.parametrize(("n", "verdict"), [(3, "inconclusive"), (5, "inconclusive"), (6, None)])
+def test_too_few_prompts_to_reach_the_level_are_no_finding(n, verdict):
+    """Even where every prompt speaks for it, p is 2 / 2^n: 0.0625 for 5 prompts."""
+    ones, zeros = (1.0,) * n, (0.0,) * n
+    trained = measure("a", 1.0, units=ones)
+    (found,) = against_null(trained, measure("a (random weights)", 0.0, units=zeros))
+    assert found.difference.p == pytest.approx(2 / 2**n)
+    assert found.verdict == (verdict or "separates")
+    assert found.reason is None if verdict is None else f"{n} prompts" in found.reason
+
+
 def test_what_cannot_be_compared_is_inconclusive_with_its_reason():
     null = measure("a (random weights)", 0.5, 0.03)
     for trained, other in [
