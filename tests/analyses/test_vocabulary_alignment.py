@@ -266,7 +266,7 @@ def test_what_words_have_everywhere_is_no_uncertainty_of_what_names_the_task() -
 
 
 def test_the_largest_of_many_layers_is_compared_with_the_largest_of_many() -> None:
-    """Forty layers of nothing: the best of them beats the chance of one layer more often than not."""
+    """Forty layers of nothing: the best of them beats the chance of one more often than not."""
     prompts = of_operands(SEED_PROMPTS)
     rng = np.random.default_rng(0)
     alone, together = [], []
