@@ -43,6 +43,7 @@ NULL = (
     "null: words permuted among the wordings of a template, where those have as many tokens; all "
     "prompts of a wording together"
 )
+BY_PROMPT = "prompts permuted one by one: those of one wording count as independent, they are not"
 LEVEL = 0.05
 # Benjamini-Hochberg needs tests / level permutations; beyond so many the maximum over the family
 # is compared instead, which needs no more than these.
@@ -93,10 +94,11 @@ class ExpertWords(msgspec.Struct, frozen=True, kw_only=True, tag="expert_words")
     """Experts whose weight goes along with the words of the task.
 
     tests: experts × layers tested. arrangements: how many permutations there are. test: how the
-    family is treated. discoveries: how many experts are significant; largest: the strongest |rho|
-    against the largest of the whole family under permutation. experts: strongest first, at most
-    200 besides the discoveries. untested: experts whose weight, or layers whose log-odds, never
-    vary.
+    family is treated. discoveries: how many experts are significant; discoveries_by_prompt: how
+    many would be if prompts that differ in their numbers only were independent; largest: the
+    strongest |rho| against the largest of the whole family under permutation. experts: strongest
+    first, at most 200 besides the discoveries. untested: experts whose weight, or layers whose
+    log-odds, never vary.
     """
 
     seed_definition: str
@@ -108,6 +110,7 @@ class ExpertWords(msgspec.Struct, frozen=True, kw_only=True, tag="expert_words")
     arrangements: int
     test: str
     discoveries: Statistic
+    discoveries_by_prompt: Statistic
     largest: Statistic
     experts: tuple[ExpertWord, ...]
 
@@ -179,11 +182,18 @@ def expert_words(
     tests = int(testable.sum())
     m, by_maximum = _plan(tests)
     rho = np.einsum("tl,tle->le", words, weights)
-    orders = _orders(prompts, rows.lengths, m, seed)
-    extreme, largest = _permuted(words, weights, rho, rows.lengths, orders)
-    p = (1 + extreme) / (1 + m)
-    q = _by_maximum(rho, largest) if by_maximum else _adjusted(p, testable)
-    found = testable & (q <= (FAMILY_LEVEL if by_maximum else LEVEL))
+    level = FAMILY_LEVEL if by_maximum else LEVEL
+
+    def tested(clustered: Sequence[Prompt]) -> tuple[Numbers, Numbers, Numbers]:
+        """p, q, and the largest |rho| of every permutation of whole clusters."""
+        orders = _orders(clustered, rows.lengths, m, seed)
+        extreme, largest = _permuted(words, weights, rho, rows.lengths, orders)
+        p: Numbers = (1 + extreme) / (1 + m)
+        return p, _by_maximum(rho, largest) if by_maximum else _adjusted(p, testable), largest
+
+    p, q, largest = tested(prompts)
+    found = testable & (q <= level)
+    by_prompt = tested([replace(prompt, cluster=prompt.text) for prompt in prompts])[1]
     size = Statistic(n_tokens=T, n_documents=len(prompts), seed=seed, caveat=NULL)
     return ExpertWords(
         seed_definition=SEED_DEFINITION,
@@ -199,6 +209,9 @@ def expert_words(
             else f"Benjamini-Hochberg over {tests:,} experts × layers, q ≤ {LEVEL}"
         ),
         discoveries=replace(size, value=float(found.sum())),
+        discoveries_by_prompt=replace(
+            size, value=float((testable & (by_prompt <= level)).sum()), caveat=BY_PROMPT
+        ),
         largest=_largest(np.abs(rho).max(initial=0.0), largest, size),
         experts=_listed(rho, p, q, found, rows.layers, size),
     )

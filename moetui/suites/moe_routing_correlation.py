@@ -27,10 +27,7 @@ from moetui.analyses.task_words import Prompt, of_operands, of_wordings
 from moetui.errors import UsageError
 from moetui.suites.layers import LayersAsked
 from moetui.suites.moe_routing_correlation_lens import (
-    Documents,
     ExpertWordsAnalysis,
-    LensFidelityAnalysis,
-    TunedLensAnalysis,
     VocabularyAlignmentAnalysis,
     WordPrompts,
 )
@@ -39,6 +36,11 @@ from moetui.suites.moe_routing_correlation_tasks import (
     AccuracyAnalysis,
     ProbeAnalysis,
     VirtualExpertAnalysis,
+)
+from moetui.suites.moe_routing_correlation_tuned import (
+    Documents,
+    LensFidelityAnalysis,
+    TunedLensAnalysis,
 )
 from moetui.suites.moe_routing_correlation_verdict import conclude
 from moetui.suites.parameters import parameters_of

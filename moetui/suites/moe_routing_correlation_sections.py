@@ -194,7 +194,8 @@ def _strongest(model: str, found: ExpertWords) -> Table:
         title=f"{model}: {found.discoveries.value or 0:.0f} of {found.tests} experts discovered",
         columns=("layer", "expert", "rho", "discovered"),
         rows=tuple(rows),
-        caption=f"{found.test}; {found.permutations:,} permutations; {found.discoveries.caveat}",
+        caption=f"{found.test}; {found.permutations:,} permutations; {found.discoveries.caveat}; "
+        f"{found.discoveries_by_prompt.value or 0:.0f} with {found.discoveries_by_prompt.caveat}",
     )
 
 

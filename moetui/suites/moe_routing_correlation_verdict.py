@@ -39,7 +39,8 @@ SEED_RULE = (
 )
 CORRECTED_RULE = (
     "probability of task words that the prompt does not say, raw lens, at the layer of the largest "
-    "one (picked on the same prompts, which favours “supported”), by 95 % intervals over wordings, widened where those of a template are alike: "
+    "one (picked on the same prompts, which favours “supported”), by 95 % intervals over "
+    "wordings, widened where those of a template are alike: "
     "supported if above 10 % with routers (q ≤ .05 "
     "against permuted tasks), below 10 % without, and larger with routers prompt by prompt; "
     "partial the same from 5 %; not separable if above 10 % in both; rejected if below 5 % with "

@@ -90,6 +90,24 @@ def test_a_planted_expert_is_found_at_its_layer_and_no_other() -> None:
     assert len(found.experts) == L * E
 
 
+def test_experts_of_a_wording_are_found_only_where_numbers_count_as_independent() -> None:
+    rng = np.random.default_rng(2)
+    of = [
+        Prompt(text=f"{t}{c}{n}", task=c, template=t, cluster=t + c)
+        for t in "tuvwx" for c in "abcd" for n in range(12)
+    ]  # fmt: skip
+    weights = np.repeat(rng.gamma(1.0, size=(20, L, E)), 12, axis=0)
+    words = np.repeat(rng.normal(size=(20, L)), 12, axis=0)
+    answering = ExpertRows(
+        weights=weights.astype(np.float32), log_odds=words.astype(np.float32),
+        lengths=np.ones(240, np.int64), layers=np.arange(L), seed=np.zeros((240, L)),
+    )  # fmt: skip
+    found = expert_words(of, answering, None, seed=0)
+    assert found.arrangements == 24**5
+    assert found.discoveries.value == 0
+    assert found.discoveries_by_prompt.value is not None and found.discoveries_by_prompt.value > 2
+
+
 def test_a_large_family_is_judged_by_its_maximum(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_PERMUTATIONS", 100)
     found = expert_words(prompts(), planted(5, row=0, expert=1), None, seed=0)

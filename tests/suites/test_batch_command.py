@@ -75,7 +75,7 @@ def test_one_failing_model_exits_1_and_keeps_the_rest(batch):
     )
     assert code == 1
     statuses = [(c["model"], c["status"]) for c in json.loads(out)["cells"]]
-    assert [model for model, _ in statuses] == ["demo"] * 6 + ["./broken"] * 6
+    assert [model for model, _ in statuses] == ["demo"] * 7 + ["./broken"] * 7
     assert all((status == "failed") == (model == "./broken") for model, status in statuses)
     assert "weights are damaged" in err
 
@@ -166,8 +166,8 @@ def test_progress_as_json_is_one_object_a_line(batch):
     assert events[0]["event"] == "plan"
     analyses = dict.fromkeys(cell["analysis"] for cell in events[0]["cells"])
     assert list(analyses) == [
-        "sanity", "decomposition", "corpus_decomposition", "causal_check", "token_identity",
-        "context_sensitivity",
+        "sanity", "decomposition", "corpus_decomposition", "source_experts", "causal_check",
+        "token_identity", "context_sensitivity",
     ]  # fmt: skip
 
 
