@@ -29,8 +29,8 @@ class Labels:
     """The tasks of P prompts.
 
     own: int [P], index of each prompt's task. permuted: int8 [m, P], the tasks of clusters dealt
-    out anew within each template. clusters: int [P], the document that each prompt belongs to;
-    templates: int [P], its template, whose clusters are alike.
+    out anew within each template. clusters, templates: int [P], the document that each prompt
+    belongs to, and its template, whose clusters are alike.
     """
 
     own: NDArray[np.intp]

@@ -45,7 +45,7 @@ CORRECTED_DEFINITION = (
     "words in all forms that are one token (space before, capitals), less those that the prompt's "
     "template says; log-odds = ln(mean probability of a form / mean probability of 200 random "
     "tokens as frequent in calibration text); specificity = log-odds of the prompt's own task less "
-    "the mean over all tasks, and less the same of those words over all prompts of its template"
+    "the mean over all tasks, and less what the same words have over all prompts of the template"
 )
 # Digits kept of the rows: they are for tables and pairing, statistics are made before.
 _DIGITS = 6
@@ -184,14 +184,18 @@ def _peak(best: Statistic, null: Numbers) -> Statistic:
 
 
 def specificities(log_odds: Numbers, templates: NDArray[np.intp]) -> Numbers:
-    """[P, M, tasks]: log-odds less their mean over the tasks, and less what is then left of each
-    task's words over the prompts of the same template (its number: templates [P]), so that words
-    which are likely after every wording of a template count for nothing."""
-    left: Numbers = log_odds - log_odds.mean(-1, keepdims=True)
+    """[P, M, tasks]: log-odds less their mean over the tasks, and less the mean that the words of
+    a task then have over all prompts of the template.
+
+    What words have everywhere moves no mean over prompts that ask every task equally often, but it
+    differs from task to task, and would pass for uncertainty in a bootstrap.
+    """
+    centred = log_odds - log_odds.mean(-1, keepdims=True)
+    own: Numbers = centred.copy()
     for template in np.unique(templates):
         rows = templates == template
-        left[rows] -= left[rows].mean(0, keepdims=True)
-    return left
+        own[rows] -= centred[rows].mean(0)
+    return own
 
 
 def _lens(lens: LensName, scores: LensScores, of: Labels) -> list[LensAlignment]:

@@ -75,7 +75,9 @@ def deliver(result: SuiteResult, target: Target) -> None:
         return
     write_result(result, target.json)
     click.echo(str(target.json))
-    if target.report is not None:
+    if target.report is None:
+        click.echo(f"all numbers: moetui open {target.json}", err=True)
+    else:
         from moetui.suites.report import report
         from moetui.trace.file import write_atomically
 

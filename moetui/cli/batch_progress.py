@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -48,46 +49,77 @@ def _bar() -> Bar:
 
 
 class BarProgress:
-    """One line an analysis, with a bar over its cells; the texts of the current cell beside it."""
+    """A line a model with a bar over its cells, under them the analyses of the present model.
+
+    So the screen holds a run of many models. The texts of the current cell stand beside its line.
+    """
 
     def __init__(self, bar: Bar) -> None:
         self._bar = bar
-        self._lines: dict[tuple[str, str], TaskID] = {}
+        self._totals: dict[str, dict[str, int]] = {}
+        self._models: dict[str, TaskID] = {}
+        self._analyses: dict[str, TaskID] = {}
+        self._ended: dict[str, Counter[str]] = {}
+        self._present: str | None = None
         self._current: Cell | None = None
 
     def plan(self, cells: Sequence[Cell]) -> None:
-        """A line for every analysis of every model, so that the whole plan is on the screen."""
-        totals: dict[tuple[str, str], int] = {}
+        """A line for every model, so that the whole plan is on the screen."""
         for cell in cells:
-            key = (cell.model, cell.analysis)
-            totals[key] = totals.get(key, 0) + 1
-        for key, total in totals.items():
-            self._lines[key] = self._bar.add_task(" ".join(key), total=total, start=False)
+            totals = self._totals.setdefault(cell.model, {})
+            totals[cell.analysis] = totals.get(cell.analysis, 0) + 1
+        for model, totals in self._totals.items():
+            total = sum(totals.values())
+            self._models[model] = self._bar.add_task(model, total=total, start=False)
+            self._ended[model] = Counter()
 
     def start(self, cell: Cell) -> None:
         """The clock of its analysis starts."""
+        self._turn_to(cell.model)
         self._current = cell
-        self._bar.start_task(self._lines[cell.model, cell.analysis])
-        self._describe(cell, cell.part)
+        self._bar.start_task(self._analyses[cell.analysis])
+        self._line(cell.analysis, cell.part)
 
     def step(self, done: int, total: int) -> None:
         """Texts of the current cell."""
         if self._current is not None:
-            self._describe(self._current, f"{self._current.part} {done}/{total}")
+            self._line(self._current.analysis, f"{self._current.part} {done}/{total}")
 
     def finish(self, cell: Cell, *, reused: bool) -> None:
-        """The bar moves."""
-        self._bar.advance(self._lines[cell.model, cell.analysis])
+        """The bars move."""
+        self._turn_to(cell.model)
+        self._bar.advance(self._analyses[cell.analysis])
+        self._bar.advance(self._models[cell.model])
 
     def ended(self, result: CellResult) -> None:
-        """The line shows how the analysis ended."""
-        line = self._lines[result.model, result.analysis]
-        self._bar.update(line, description=f"{result.model} {result.analysis}: {result.status}")
-        self._bar.stop_task(line)
+        """The line shows how the analysis ended, its model's how many did not end well."""
+        self._turn_to(result.model)
+        self._line(result.analysis, result.status)
+        self._bar.stop_task(self._analyses[result.analysis])
+        ended = self._ended[result.model]
+        ended[result.status] += 1
+        told = [f"{n} {status}" for status, n in ended.items() if status != "done"]
+        line = self._models[result.model]
+        if told:
+            self._bar.update(line, description=f"{result.model}: {', '.join(told)}")
+        if ended.total() == len(self._totals[result.model]):
+            self._bar.stop_task(line)
 
-    def _describe(self, cell: Cell, what: str) -> None:
-        line = self._lines[cell.model, cell.analysis]
-        self._bar.update(line, description=f"{cell.model} {cell.analysis}: {what}")
+    def _turn_to(self, model: str) -> None:
+        """The lines of the model before go, those of this one come."""
+        if model == self._present:
+            return
+        for line in self._analyses.values():
+            self._bar.remove_task(line)
+        self._present = model
+        self._bar.start_task(self._models[model])
+        self._analyses = {
+            name: self._bar.add_task(f"  {name}", total=total, start=False)
+            for name, total in self._totals[model].items()
+        }
+
+    def _line(self, analysis: str, what: str) -> None:
+        self._bar.update(self._analyses[analysis], description=f"  {analysis}: {what}")
 
 
 class PlainLines:

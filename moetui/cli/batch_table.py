@@ -20,7 +20,7 @@ def print_summary(result: SuiteResult) -> None:
     """The shorter selection of the result's sections, on standard error."""
     from rich.console import Console
 
-    from moetui.suites.sections import summary
+    from moetui.suites.summary import summary
 
     console = Console(stderr=True)
     if not console.is_terminal:

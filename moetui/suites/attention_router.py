@@ -19,7 +19,7 @@ from moetui.suites.attention_router_corpus import (
     TokenIdentityAnalysis,
 )
 from moetui.suites.attention_router_experts import SourceExpertsAnalysis
-from moetui.suites.attention_router_measures import measures
+from moetui.suites.attention_router_measures import SENSITIVE, measures
 from moetui.suites.attention_router_prompts import ContextSensitivityAnalysis, Decomposition
 from moetui.suites.attention_router_verdict import conclude
 from moetui.suites.layers import MEANING, LayersAsked
@@ -141,7 +141,7 @@ class AttentionRouter:
         Published(model=OLMOE, measure="seed ratio, layer 0", value=0.0),
         Published(model=OLMOE, measure="seed ratio, layer 8", value=0.892),
         Published(model=OLMOE, measure="seed ratio, layer 15", value=0.983),
-        Published(model=OLMOE, measure="context sensitivity", value=0.78),
+        Published(model=OLMOE, measure=SENSITIVE, value=0.78),
         Published(model="openai/gpt-oss-20b", measure="seed ratio, middle layer", value=0.96),
     )
 

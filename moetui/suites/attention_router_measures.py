@@ -19,6 +19,7 @@ from moetui.stats import Statistic
 from moetui.suites.results import CellResult, Measure
 
 SEED_RATIO = "seed ratio, mean over layers with ratio > 0"
+SENSITIVE = "context sensitivity, rate of sensitive cells"
 AS_PUBLISHED = "as published: no interval, no null"
 
 
@@ -106,7 +107,7 @@ def _contexts(model: str, found: ContextSensitivity) -> Iterator[Measure]:
     yield Measure(
         model=model,
         label="seed",
-        name="context sensitivity, rate of sensitive cells",
+        name=SENSITIVE,
         statistic=found.seed_rate,
         units=tuple(float(sum(word)) / len(word) for word in flags) or None,
     )

@@ -63,10 +63,12 @@ def grid(table: Table) -> Grid:
     """`table` in words.
 
     Where one column holds statistics, interval, null, p and sizes get columns of their own, as
-    far as any row has them; where several do, each says its interval and null in its own cell.
+    far as any row has them; where several do, or the table wants them together, each says its
+    interval and null in its own cell.
     """
     notes = _Notes()
-    spread = sum(_holds_statistics(table, at) for at in range(len(table.columns))) == 1
+    holding = sum(_holds_statistics(table, at) for at in range(len(table.columns)))
+    spread = holding == 1 and not table.together
     columns: list[str] = []
     numeric: list[bool] = []
     cells: list[list[str]] = []

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from moetui.suites.grid import Grid, grid
-from moetui.suites.plot import LEGEND, bar_lines
+from moetui.suites.plot import bar_lines, legend
 from moetui.suites.tables import Bars, Section, Table
 from moetui.suites.wording import cells, padded, visible, wrapped
 
@@ -68,7 +68,7 @@ def table_lines(table: Table, width: int) -> list[Line]:
 def _bars(bars: Bars, width: int) -> list[Line]:
     lines = [Line("title", row) for row in wrapped(visible(bars.title), width)]
     lines += [Line("bar", row) for row in bar_lines(bars, width)]
-    notes = [LEGEND, *([visible(bars.caption)] if bars.caption else [])]
+    notes = [legend(bars), *([visible(bars.caption)] if bars.caption else [])]
     return [*lines, *(Line("note", row) for note in notes for row in wrapped(note, width))]
 
 

@@ -16,7 +16,7 @@ from moetui.stats import Statistic
 from moetui.suites.moe_routing_correlation_measures import larger_set, seed_set
 from moetui.suites.moe_routing_correlation_tasks_sections import task_checks, task_sections
 from moetui.suites.results import SuiteResult, results_of
-from moetui.suites.tables import Bars, Section, Table, Value
+from moetui.suites.tables import Bars, Section, Table, Value, estimate
 
 R = TypeVar("R")
 
@@ -106,11 +106,12 @@ def _by_layer(title: str, found: PromptSetAlignment) -> Table:
 
 def _layer_rows(layer: LayerAlignment) -> Iterator[tuple[Value, ...]]:
     for at, lens in enumerate(layer.lenses):
+        # Log-odds are judged by what they exceed those of the other tasks by.
         first: tuple[Value, ...] = (str(layer.layer), f"{layer.depth:.0%}", layer.seed)
         yield (
             *(first if at == 0 else ("", "", "")),
-            lens.lens, lens.probability, lens.log_odds, lens.specificity, lens.median_rank,
-            lens.kl,
+            lens.lens, lens.probability, estimate(lens.log_odds), lens.specificity,
+            lens.median_rank, lens.kl,
         )  # fmt: skip
 
 

@@ -70,8 +70,10 @@ def parameters_of(kind: type[P], given: Mapping[str, Any], suite: str) -> P:
     try:
         return msgspec.convert(dict(given), kind)
     except msgspec.ValidationError as error:
+        said, _, where = str(error).partition(" - at `$.")
+        named = f"parameter {where.rstrip('`')} of {suite}" if where else f"parameter of {suite}"
         raise UsageError(
-            f"parameter of {suite}: {error}", f"see `moetui batch {suite} --describe`"
+            f"{named}: {said[:1].lower()}{said[1:]}", f"see `moetui batch {suite} --describe`"
         ) from error
 
 

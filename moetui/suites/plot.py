@@ -10,7 +10,6 @@ from moetui.suites.tables import Bars
 from moetui.suites.wording import ABSENT, cells, interval, number, padded, visible
 
 VALUE, INTERVAL, NULL, GROUND = "●", "━", "░", "·"
-LEGEND = f"{VALUE} value  {INTERVAL} 95 % interval  {NULL} central 95 % of the null"
 BELOW, ABOVE = "◂", "▸"
 _GAP = "  "
 
@@ -33,6 +32,17 @@ def bar_lines(bars: Bars, width: int) -> list[str]:
     low, high = _end(bars.low), _end(bars.high)
     axis = low + " " * max(room - len(low) - len(high), 1) + high
     return [*lines, " " * (label_width + len(_GAP)) + axis]
+
+
+def legend(bars: Bars) -> str:
+    """What the signs of this plot mean; those that it does not have are left out."""
+    shown = [statistic for _, statistic in bars.rows]
+    told = [f"{VALUE} value"]
+    if any(s.ci_low is not None for s in shown):
+        told.append(f"{INTERVAL} 95 % interval")
+    if any(s.null_low is not None for s in shown):
+        told.append(f"{NULL} central 95 % of the null")
+    return "  ".join(told)
 
 
 def bar(statistic: Statistic, low: float, high: float, width: int) -> str:

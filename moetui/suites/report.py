@@ -10,13 +10,15 @@ import re
 from collections.abc import Iterator
 
 from moetui.suites.grid import Grid, grid
-from moetui.suites.plot import LEGEND, bar_lines
+from moetui.suites.plot import bar_lines, legend
 from moetui.suites.results import SuiteResult
 from moetui.suites.sections import sections
 from moetui.suites.tables import Bars, Section, Table
-from moetui.suites.wording import cells, padded, visible
+from moetui.suites.wording import cells, padded, visible, wrapped
 
 PLOT_WIDTH = 100
+# Of prose: a paragraph in one line is no reading in a pager.
+TEXT_WIDTH = 100
 
 # Brackets alone are no link: only what follows them makes one.
 _ACTIVE = re.compile(r"[\\`*<|~&$]|\](?=[(\[:])|(?<![^\W_])_|_(?![^\W_])")
@@ -43,6 +45,11 @@ def escaped(text: str) -> str:
     return _BLOCK_START.sub(_unblocked, safe.strip())
 
 
+def _paragraph(text: str) -> str:
+    """`text` over as many lines as it takes; one paragraph in Markdown too."""
+    return "\n".join(map(escaped, wrapped(visible(text), TEXT_WIDTH)))
+
+
 def _unblocked(match: re.Match[str]) -> str:
     """The start of a line as plain text; of a number, the sign after it is what makes a list."""
     sign = match[0]
@@ -51,7 +58,7 @@ def _unblocked(match: re.Match[str]) -> str:
 
 def _section(section: Section) -> Iterator[str]:
     yield f"## {escaped(section.heading)}"
-    yield from map(escaped, section.text)
+    yield from map(_paragraph, section.text)
     for table in section.tables:
         yield from _table(table)
     for bars in section.bars:
@@ -63,8 +70,8 @@ def _table(table: Table) -> Iterator[str]:
     yield f"**{escaped(found.title)}**"
     yield _rows(found) if found.rows else "nothing to show"
     if found.caption:
-        yield escaped(found.caption)
-    yield from map(escaped, found.notes)
+        yield _paragraph(found.caption)
+    yield from map(_paragraph, found.notes)
 
 
 def _rows(found: Grid) -> str:
@@ -94,6 +101,6 @@ def _bars(bars: Bars) -> Iterator[str]:
     yield f"**{escaped(bars.title)}**"
     # Longer than any run of backticks inside; in a fence nothing is escaped.
     rows = [row.replace("`", "'") for row in bar_lines(bars, PLOT_WIDTH)]
-    yield "\n".join(["```text", *rows, LEGEND, "```"])
+    yield "\n".join(["```text", *rows, legend(bars), "```"])
     if bars.caption:
-        yield escaped(bars.caption)
+        yield _paragraph(bars.caption)

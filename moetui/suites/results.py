@@ -226,11 +226,12 @@ def result_json(result: SuiteResult) -> bytes:
     return to_json(result, indent=2)
 
 
-def write_result(result: SuiteResult, path: Path) -> None:
+def write_result(result: SuiteResult, path: str | Path) -> None:
     """Write the document to `path`, making its folder, so that nobody ever sees half of it.
 
     Raises a MoetuiError where the folder cannot be made or written.
     """
+    path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -240,6 +241,6 @@ def write_result(result: SuiteResult, path: Path) -> None:
     write_atomically(path, result_json(result))
 
 
-def read_result(path: Path) -> SuiteResult:
+def read_result(path: str | Path) -> SuiteResult:
     """The document at `path`. Raises msgspec.ValidationError where it is none."""
-    return msgspec.json.decode(path.read_bytes(), type=SuiteResult)
+    return msgspec.json.decode(Path(path).read_bytes(), type=SuiteResult)

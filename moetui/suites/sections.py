@@ -12,18 +12,21 @@ from typing import NamedTuple
 import msgspec
 
 from moetui.analyses.sanity import Sanity
-from moetui.suites import attention_router_sections, moe_routing_correlation_sections
+from moetui.suites import (
+    against_null,
+    attention_router_sections,
+    moe_routing_correlation_sections,
+    terms,
+)
 from moetui.suites.moe_routing_correlation_tasks_sections import task_checks
 from moetui.suites.results import (
     Measure,
     ModelRecord,
-    NullVerdict,
-    Separation,
     SuiteResult,
     Verdict,
     results_of,
 )
-from moetui.suites.tables import Section, Table, Value, estimate
+from moetui.suites.tables import Section, Table, Value
 from moetui.trace import ModelInfo
 
 # What a check is called, and what came of it.
@@ -41,6 +44,9 @@ class Own(NamedTuple):
     checks: Callable[[SuiteResult, str], Checks] | None = None
 
 
+# The longest value of a parameter that stands in one row.
+_LONG = 72
+
 # A suite that is not here has the general sections only.
 OWN: Mapping[str, Own] = {
     "attention_router": Own(attention_router_sections.sections),
@@ -50,40 +56,42 @@ OWN: Mapping[str, Own] = {
 
 def sections(result: SuiteResult) -> tuple[Section, ...]:
     """Everything, in the order in which a reviewer asks."""
-    own = OWN[result.suite].sections(result) if result.suite in OWN else ()
+    own = _own(result, null=False)
     return (
         question(result),
         verdicts(result),
         measures(result),
-        *separation(result),
+        *against_null.sections(result),
         *own,
         *published(result),
         sanity(result),
         *failures(result),
         *caveats(result),
+        *_own_of_nulls(result, own),
+        terms.section(result.suite),
         provenance(result),
     )
 
 
-def summary(result: SuiteResult) -> tuple[Section, ...]:
-    """What a run ends with on a terminal: the answer and what speaks against it."""
-    answers = verdicts(result)
-    return (
-        # What the verdicts rest on stands among the measures.
-        Section(heading=answers.heading, text=answers.text),
-        measures(result),
-        *_separation_summary(result),
-        *failures(result),
-        *caveats(result),
-    )
+def _own(result: SuiteResult, *, null: bool) -> tuple[Section, ...]:
+    """What the suite shows of the trained models, or of the null models."""
+    models = tuple(one for one in result.models if (one.null_of is not None) == null)
+    names = {record.name for record in models}
+    cells = tuple(cell for cell in result.cells if cell.model in names)
+    if result.suite not in OWN or not cells:
+        return ()
+    return OWN[result.suite].sections(msgspec.structs.replace(result, models=models, cells=cells))
 
 
-def _separation_summary(result: SuiteResult) -> Iterator[Section]:
-    """What is not told apart from random weights, without the numbers."""
-    for section in separation(result):
-        told = tuple(text for text in section.text if not text.startswith("Told apart"))
-        told = told or ("Every measure is told apart from the null model.",)
-        yield Section(heading=section.heading, text=told)
+def _own_of_nulls(result: SuiteResult, own: tuple[Section, ...]) -> Iterator[Section]:
+    """The same of random weights, at the end: the comparison with them stands before."""
+    said = {text for section in own for text in section.text}
+    for section in _own(result, null=True):
+        yield msgspec.structs.replace(
+            section,
+            heading=f"Random weights: {section.heading}",
+            text=tuple(text for text in section.text if text not in said),
+        )
 
 
 def question(result: SuiteResult) -> Section:
@@ -95,7 +103,7 @@ def question(result: SuiteResult) -> Section:
     )  # fmt: skip
     return Section(
         heading="Question",
-        text=(result.question,),
+        text=(result.question, f"Words and signs are explained under “{terms.HEADING}”."),
         tables=(Table(title="Models", columns=columns, rows=rows),),
     )
 
@@ -110,32 +118,69 @@ def verdicts(result: SuiteResult) -> Section:
     )
     columns = ("rule", "model", "measure", "value")
     table = Table(title="What the verdicts rest on", columns=columns, rows=evidence)
+    rules = (
+        f"{_capital(verdict.label).removesuffix(' rule')} rule in full: {verdict.rule}."
+        for verdict in both
+    )
     return Section(
         heading="Verdicts",
-        text=(
-            *map(_answer, both),
-            f"Why they differ: {result.verdict.why_they_differ}",
-            *map(_of_random_weights, result.null_verdicts),
-        ),
-        tables=(table,) if evidence else (),
+        text=(*answers(result), *rules),
+        tables=(*outcomes(result), *((table,) if evidence else ())),
     )
 
 
-def _of_random_weights(found: NullVerdict) -> str:
-    """The same rules on random weights: what they say there is no finding about training."""
-    names = ", ".join(found.models)
-    seed, corrected = found.verdict.seed, found.verdict.corrected
+def answers(result: SuiteResult) -> tuple[str, ...]:
+    """Both verdicts in words, why they differ, and what they are worth beside random weights."""
+    both = (result.verdict.seed, result.verdict.corrected)
     return (
-        f"The same rules on {names}: {seed.label} {seed.outcome}, "
-        f"{corrected.label} {corrected.outcome}."
+        *map(_answer, both),
+        f"Why they differ: {result.verdict.why_they_differ}",
+        *_of_random_weights(result),
     )
+
+
+def outcomes(result: SuiteResult) -> Iterator[Table]:
+    """What both rules say of the trained models and of the same models with random weights."""
+    if not result.null_verdicts:
+        return
+    trained = tuple(record.name for record in result.models if record.null_of is None)
+    found = [(trained, result.verdict), *((n.models, n.verdict) for n in result.null_verdicts)]
+    seed, corrected = result.verdict.seed, result.verdict.corrected
+    yield Table(
+        title="The same rules on random weights",
+        columns=("weights", seed.label, corrected.label),
+        rows=tuple((", ".join(n), v.seed.outcome, v.corrected.outcome) for n, v in found),
+    )
+
+
+def _of_random_weights(result: SuiteResult) -> Iterator[str]:
+    """An answer that random weights get too is no finding about training."""
+    null_of = {record.name: record.null_of or "" for record in result.models}
+    for verdict in (result.verdict.seed, result.verdict.corrected):
+        alike = [
+            against_null.short(found.models[0], null_of.get(found.models[0], ""))
+            for found in result.null_verdicts
+            for theirs in (found.verdict.seed, found.verdict.corrected)
+            if (theirs.label, theirs.outcome) == (verdict.label, verdict.outcome)
+        ]
+        label = _capital(verdict.label)
+        if alike:
+            yield (
+                f"{label}: with {' and with '.join(alike)} the answer is {verdict.outcome} as "
+                "well; it says nothing about what training did."
+            )
+        elif result.null_verdicts:
+            yield f"{label}: no random weights get this answer ({verdict.outcome})."
 
 
 def _answer(verdict: Verdict) -> str:
-    """Whose rule, what it says, and the rule itself."""
+    """Whose rule, and what it says."""
     said = verdict.statement.removeprefix(f"{verdict.outcome}: ")
-    label = f"{verdict.label[:1].upper()}{verdict.label[1:]}"
-    return f"{label}: {verdict.outcome}: {said}. The rule: {verdict.rule}."
+    return f"{_capital(verdict.label)}: {verdict.outcome}: {said}."
+
+
+def _capital(label: str) -> str:
+    return f"{label[:1].upper()}{label[1:]}"
 
 
 def measures(result: SuiteResult) -> Section:
@@ -157,71 +202,6 @@ def measures(result: SuiteResult) -> Section:
     )
     text = () if tables else ("Nothing was measured.",)
     return Section(heading="Measures", text=text, tables=tables)
-
-
-def separation(result: SuiteResult) -> Iterator[Section]:
-    """Which numbers of a trained model differ from those of the same model untrained."""
-    if not result.separation:
-        yield Section(
-            heading="Against the null model",
-            text=(
-                "No null model was run (--null-model). Nothing here shows that training made any "
-                "of these numbers: a model with random weights may show the same.",
-            ),
-        )
-        return
-    columns = (
-        "definition", "measure", "verdict", "trained", "null model", "trained − null",
-    )  # fmt: skip
-    tables = tuple(
-        Table(
-            title=f"{model}, trained, against {null_model}",
-            columns=columns,
-            rows=tuple(_separation_row(s) for s in found),
-        )
-        for (model, null_model), found in _by_model(result.separation).items()
-    )
-    yield Section(
-        heading="Against the null model",
-        text=tuple(_separation_text(result.separation)),
-        tables=tables,
-    )
-
-
-def _by_model(found: tuple[Separation, ...]) -> dict[tuple[str, str], list[Separation]]:
-    grouped: dict[tuple[str, str], list[Separation]] = {}
-    for one in found:
-        grouped.setdefault((one.model, one.null_model), []).append(one)
-    return grouped
-
-
-def _separation_row(found: Separation) -> tuple[Value, ...]:
-    why = f": {found.reason}" if found.reason else ""
-    return (
-        found.label, found.name, f"{found.verdict}{why}", estimate(found.trained),
-        estimate(found.null), found.difference,
-    )  # fmt: skip
-
-
-def _separation_text(found: tuple[Separation, ...]) -> Iterator[str]:
-    """What separates and what does not, in words: the second is what a reader must not miss."""
-    yield (
-        "Every measure is judged for itself at the 5 % level, in either direction: of twenty that "
-        "tell nothing apart one will seem to."
-    )
-    said = {
-        "does not separate": "Not told apart from",
-        "inconclusive": "Not decided against",
-        "separates": "Told apart from",
-    }
-    for (model, null_model), ones in _by_model(found).items():
-        for verdict, words in said.items():
-            names = [f"{s.name} ({s.label})" for s in ones if s.verdict == verdict]
-            count = f"{len(names)} of {len(ones)} measures of {model}"
-            if names and verdict == "separates":
-                yield f"{words} {null_model}: {count}."
-            elif names:
-                yield f"{words} {null_model}: {count}: {'; '.join(names)}."
 
 
 def published(result: SuiteResult) -> Iterator[Section]:
@@ -322,29 +302,34 @@ def _sanity_layers(found: Sanity) -> Iterator[tuple[Value, ...]]:
 
 
 def failures(result: SuiteResult) -> Iterator[Section]:
-    """What failed or stayed open, and why."""
-    rows = tuple(
-        (cell.model, cell.analysis, cell.status, cell.reason or "")
-        for cell in result.cells
-        if cell.status != "done"
-    )
+    """What failed or stayed open, and why; once where a model's null models share the reason."""
+    trained = {record.name: record.null_of or record.name for record in result.models}
+    rows: dict[tuple[Value, ...], tuple[Value, ...]] = {}
+    for cell in result.cells:
+        if cell.status != "done":
+            model, why = trained.get(cell.model, cell.model), cell.reason or ""
+            alike = (model, cell.analysis, cell.status, why.replace(cell.model, model))
+            rows.setdefault(alike, (cell.model, cell.analysis, cell.status, why))
     if rows:
         columns = ("model", "analysis", "status", "reason")
+        told = tuple(rows.values())
         yield Section(
             heading="Failed or inconclusive",
-            tables=(Table(title="Analyses without a full result", columns=columns, rows=rows),),
+            tables=(Table(title="Analyses without a full result", columns=columns, rows=told),),
         )
 
 
 def caveats(result: SuiteResult) -> Iterator[Section]:
-    """What a reader must know before quoting."""
-    if result.caveats:
-        yield Section(heading="Caveats", text=tuple(dict.fromkeys(result.caveats)))
+    """What a reader must know before quoting, besides what failed or stayed open."""
+    told = {f"{c.model}, {c.analysis}: {c.reason}" for c in result.cells if c.status != "done"}
+    left = tuple(text for text in dict.fromkeys(result.caveats) if text not in told)
+    if left:
+        yield Section(heading="Caveats", text=left)
 
 
 def provenance(result: SuiteResult) -> Section:
     """Everything that is needed to get the same numbers again."""
-    parameters = tuple((name, _json(value)) for name, value in result.parameters.items())
+    parameters = tuple(row for item in result.parameters.items() for row in _parameter_rows(*item))
     circumstances: dict[str, Value] = {
         "seed of all random draws": str(result.seed),
         "digest of the prompts": result.prompts_digest,
@@ -380,11 +365,23 @@ def _model_row(record: ModelRecord) -> tuple[Value, ...]:
 
 
 def _titled(record: ModelRecord) -> str:
-    return record.name if record.null_of is None else f"{record.name} (null of {record.null_of})"
+    if record.null_of is None or record.name.startswith(record.null_of):
+        return record.name
+    return f"{record.name} (null of {record.null_of})"
 
 
 def _statistic(measure: Measure | None) -> Value:
     return None if measure is None else measure.statistic
+
+
+def _parameter_rows(name: str, value: object) -> Iterator[tuple[Value, ...]]:
+    """A parameter in a row, or where that is long a row for each of its parts."""
+    if len(_json(value)) <= _LONG or not isinstance(value, list | dict):
+        yield name, _json(value)
+        return
+    parts = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, part in parts:
+        yield f"{name}[{_json(key)}]", _json(part)
 
 
 def _json(value: object) -> str:

@@ -14,12 +14,16 @@ Value = str | int | float | Statistic | None
 
 
 class Table(msgspec.Struct, frozen=True, kw_only=True):
-    """Rows of values under columns; every row has one value for each column."""
+    """Rows of values under columns; every row has one value for each column.
+
+    together: a statistic keeps its interval in its own cell even where one column alone holds any.
+    """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[Value, ...], ...]
     caption: str | None = None
+    together: bool = False
 
 
 class Bars(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,12 +8,13 @@ from moetui.stats import Statistic
 
 ABSENT = "—"
 ELLIPSIS = "…"
+LINE_BREAK = "↵"
 # Emoji modifiers and regional indicators join their neighbours in some terminals, not in others.
 _JOINING = frozenset(map(chr, [*range(0x1F3FB, 0x1F400), *range(0x1F1E6, 0x1F200)]))
 
 
 def number(value: float | int | None) -> str:
-    """`value` to about three digits; what is not known is a dash."""
+    """`value` to two or three digits; what is not known is a dash."""
     if value is None:
         return ABSENT
     if isinstance(value, int):
@@ -21,8 +22,10 @@ def number(value: float | int | None) -> str:
     size = abs(value)
     if size == 0:
         return "0"
-    if size < 0.0005:
+    if size < 0.001:
         return f"{value:.1e}"
+    if size < 0.00995:
+        return f"{value:.4f}"
     if size >= 1000:
         return f"{value:,.0f}"
     return f"{value:.{3 if size < 10 else 2 if size < 100 else 1}f}"
@@ -67,8 +70,8 @@ def claim(statistic: Statistic) -> str:
 def visible(text: str) -> str:
     """`text` in one line in which nothing can steer a terminal or hide.
 
-    Controls, line breaks, directional marks, joiners and lone surrogates become escapes (\\x1b,
-    \\u202e); letters, marks and symbols of all scripts stay.
+    Controls, directional marks, joiners and lone surrogates become escapes (\\x1b, \\u202e), a
+    line break becomes ↵; letters, marks and symbols of all scripts stay.
     """
     return "".join(_shown(character) for character in unicodedata.normalize("NFC", text))
 
@@ -122,6 +125,8 @@ def _shown(character: str) -> str:
     category, code = unicodedata.category(character), ord(character)
     if character == " ":
         return character
+    if character == "\n":
+        return LINE_BREAK
     variation = 0xFE00 <= code <= 0xFE0F
     if category[0] == "C" or category in ("Zl", "Zp", "Zs") or variation or character in _JOINING:
         if code < 0x100:

@@ -12,6 +12,7 @@ from moetui.analyses.task_labels import (
     labels,
     mean_of_own,
     median_of_own,
+    own_scores,
 )
 from moetui.analyses.task_prompts import SEED_PROMPTS, TASK_WORDS, TASKS, crossed_prompts
 from moetui.analyses.task_words import (
@@ -255,8 +256,28 @@ def test_medians_and_their_null_are_those_of_the_scores() -> None:
     assert found.ci_low is not None and found.ci_low < 24.5 < (found.ci_high or 0)
 
 
+def test_what_words_have_everywhere_is_no_uncertainty_of_what_names_the_task() -> None:
+    """Words of one task are likelier than those of another in every prompt alike; on top of that
+    lies 0.1 for the prompt's own task, and noise of 0.05 a wording."""
+    prompts = of_wordings(crossed_prompts(5, seed=0))
+    of = labels(prompts, TASKS, seed=0)
+    rng = np.random.default_rng(0)
+    noise = 0.05 * rng.normal(size=(28, 1, 4))[of.clusters]
+    scores = np.array([2.0, 0.5, -1.0, -1.5]) + 0.1 * np.eye(4)[of.own][:, None] + noise
+    own = specificities(scores, of.templates)
+    assert own_scores(own, of).mean() == pytest.approx(
+        own_scores(scores - scores.mean(-1, keepdims=True), of).mean()
+    )
+    (found,) = mean_of_own(own, of)
+    # 0.1 · (1 − 1/4), and two centrings of four leave 3/4 of the noise's variance twice.
+    assert found.value == pytest.approx(0.075, abs=0.03)
+    half = 1.96 * 0.05 * 0.75 / np.sqrt(28)
+    assert half / 2 < found.value - (found.ci_low or 0) < 3 * half
+    assert found.p is not None and found.p < 0.001
+
+
 def test_the_largest_of_many_layers_is_compared_with_the_largest_of_many() -> None:
-    """Forty layers of nothing: the best of them beats the chance of one more often than not."""
+    """Forty layers of nothing: the best of them mostly beats the chance of one layer."""
     prompts = of_operands(SEED_PROMPTS)
     rng = np.random.default_rng(0)
     alone, together = [], []

@@ -28,8 +28,8 @@ def runs(monkeypatch):
     """What would have been run."""
     made = []
 
-    def run(suite, place, seed, progress, **options):
-        made.append((suite, place, seed, options))
+    def run(suite, place, progress, group, circumstances):
+        made.append((suite, place, circumstances["seed"], circumstances))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(moetui.cli.batch, "_run", run)

@@ -41,7 +41,8 @@ def test_the_default_output_is_a_dated_file_and_its_path_is_all_of_stdout(batch,
     assert re.fullmatch(r"results/attention_router_\d{8}_\d{6}\.json\n", out)
     document = json.loads((tmp_path / out.strip()).read_text())
     assert document["suite"] == "attention_router" and document["models"][0]["name"] == "demo"
-    assert "Seed rule: " in err and "seed ratio, layer 0" in err
+    assert "Seed rule: " in err and "seed ratio, mean over layers" in " ".join(err.split())
+    assert f"moetui open {out.strip()}" in err
 
 
 def test_the_table_shows_the_numbers_of_the_document(batch):
@@ -52,9 +53,9 @@ def test_the_table_shows_the_numbers_of_the_document(batch):
     mean = by_type["corpus_decomposition"]["corrected"]["mean"]
     share = next(p for p in mean["parts"] if p["part"] == "attention")["across_tokens"]
     shown = " ".join(err.split())
-    assert number(ratio) in shown
+    assert f"{number(ratio)} (a)" in shown
     limits = ", ".join(number(share[end]) for end in ("ci_low", "ci_high"))
-    assert f"{number(share['value'])} (" in shown and f"[{limits}]" in shown
+    assert f"{number(share['value'])} [{limits}]" in shown
 
 
 def test_a_file_or_a_folder_can_be_named(batch, tmp_path):
@@ -150,14 +151,32 @@ def test_describe_shows_question_parameters_and_cost_and_runs_nothing(batch, tmp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_dry_run_lists_the_cells_and_loads_nothing(batch, tmp_path):
+def test_dry_run_shows_models_and_analyses_within_80_columns_and_loads_nothing(batch, tmp_path):
     code, out, _ = batch("attention_router", "--dry-run", "-m", "demo", "-m", "./nowhere")
     assert code == 0
-    assert out.splitlines()[0].split("\t") == [
-        "attention_router", "demo", "sanity", "checks", "? tokens",
-    ]  # fmt: skip
-    assert "\t./nowhere\tcausal_check\tdocuments 26-50\t3,200 tokens" in out
+    cells = 2 + 2 + 9 + 4 + 2 + 8  # of each analysis: its parts and the statistics
+    assert out.splitlines()[0] == f"attention_router: 2 × {cells} = {2 * cells} cells"
+    # 200 documents of 128 tokens, and 60 of them asked of the routers as well
+    assert f"about {2 * (200 * 128 + 60 * 128):,} tokens" in out
+    assert "\n  demo\n  ./nowhere\n" in out
+    rows = {line.split()[0]: line.split() for line in out.splitlines() if line}
+    assert rows["causal_check"][1:3] == ["4", "7,680"]
+    assert rows["causal_check"][3:] == ["documents", "1-25", "…", "documents", "51-60"]
+    assert rows["sanity"][1:] == ["2", "?", "checks"]
+    assert max(map(len, out.splitlines())) <= 80
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_parameter_without_a_suite_is_for_those_that_have_it(batch):
+    both = ("attention_router", "moe_routing_correlation", "--dry-run")
+    code, out, _ = batch(*both, "--parameter", "operand_pairs=3", "--parameter", 'models=["./x"]')
+    assert code == 0 and out.count("\n  ./x\n") == 2
+    # 8 prompts' worth of tokens for each of 12 seed problems, and 3 × 4 problems in 7 templates
+    probes = next(line for line in out.splitlines() if line.startswith("probes"))
+    assert probes.split()[2] == f"{8 * (12 + 3 * 4 * 7)}"
+    code, _, err = batch(*both, "--parameter", "operand_pair=3")
+    assert code == 2 and "moe_routing_correlation has no parameter 'operand_pair'" in err
+    assert "'operand_pairs'" in err
 
 
 def test_progress_as_json_is_one_object_a_line(batch):

@@ -5,16 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+import msgspec
 import pytest
 from markdown_it import MarkdownIt
 
 from moetui.stats import Statistic
 from moetui.suites.grid import grid
 from moetui.suites.lines import MIN_WIDTH, section_lines, table_lines, text_of
-from moetui.suites.plot import BELOW, GROUND, INTERVAL, NULL, VALUE, bar, bar_lines
+from moetui.suites.plot import BELOW, GROUND, INTERVAL, NULL, VALUE, bar, bar_lines, legend
 from moetui.suites.report import escaped, report
-from moetui.suites.results import SuiteResult
-from moetui.suites.sections import Own, sections, summary
+from moetui.suites.results import NullVerdict, SuiteResult
+from moetui.suites.sections import Own, sections
+from moetui.suites.summary import summary
 from moetui.suites.tables import Bars, Section, Table, Value
 from moetui.suites.wording import cells, number, padded, probability, visible, wrapped
 from tests.suites import sample
@@ -42,13 +44,35 @@ def test_a_null_and_p_and_q_stand_beside_the_value_that_they_judge() -> None:
 
 def test_both_verdicts_their_rules_and_why_they_differ_are_said() -> None:
     text, result = report(make_result()), make_result()
+    text = " ".join(text.split())
     for verdict in (result.verdict.seed, result.verdict.corrected):
-        assert f"{verdict.outcome}: {verdict.statement}. The rule: {verdict.rule}." in text
+        assert f"{verdict.outcome}: {verdict.statement}." in text
+        assert f"rule in full: {verdict.rule}." in text
     assert result.verdict.why_they_differ in text
 
 
+def test_an_answer_that_random_weights_get_too_is_called_no_finding() -> None:
+    result = make_result()
+    verdict = result.verdict
+    other = msgspec.structs.replace(verdict.corrected, outcome="H3")
+    null = result.models[-1].name
+    found = msgspec.structs.replace(
+        result,
+        null_verdicts=(
+            NullVerdict(models=(null,), verdict=msgspec.structs.replace(verdict, corrected=other)),
+        ),
+    )
+    for text in (report(found), text_of(summary(found), 80)):
+        told = " ".join(text.split())
+        seed = f"{verdict.seed.label[:1].upper()}{verdict.seed.label[1:]}: with random weights"
+        assert f"{seed} the answer is {verdict.seed.outcome} as well" in told
+        assert f"no random weights get this answer ({verdict.corrected.outcome})." in told
+    row = next(r for r in rows_of(report(found), escaped(null)) if r[-1] == "H3")
+    assert row[1] == verdict.seed.outcome
+
+
 def test_what_does_not_separate_from_the_null_model_is_said_first_and_by_name() -> None:
-    lost = make_result().separation[1]
+    kept, lost = make_result().separation
     apart = tuple(
         type(s)(**{**{f: getattr(s, f) for f in s.__struct_fields__}, "verdict": verdict})
         for s, verdict in zip(
@@ -56,16 +80,26 @@ def test_what_does_not_separate_from_the_null_model_is_said_first_and_by_name() 
         )
     )
     text = report(make_result(separation=apart))
-    null = lost.null_model
-    missed, found = (
-        text.index(f"{words} {null}: 1 of 2 measures of demo")
-        for words in ("Not told apart from", "Told apart from")
-    )
-    assert missed < found
-    assert f"{lost.name} (corrected)" in text[missed:found]
-    terminal = " ".join(text_of(summary(make_result(separation=apart)), 80).split())
-    assert f"Not told apart from {null}: 1 of 2 measures of demo: {lost.name}" in terminal
+    assert "demo against random weights: 1 of 2 measures apart, 1 not apart, 0 open." in text
+    rows = [row[1:] for row in rows_of(text, "corrected") if row[-1] == "not apart"]
+    assert rows == [[lost.name, "not apart"]]
+    table = text[text.index("what training made of it") :]
+    assert table.index(lost.name) < table.index(kept.name)
+    terminal = text_of(summary(make_result(separation=apart)), 80)
+    missed = terminal[terminal.index("measures that do not tell training from random weights") :]
+    assert f"corrected: {lost.name}" in " ".join(missed.split())
+    assert kept.name not in missed
     assert f"{APART.value:.3f} [{APART.ci_low:.3f}, {APART.ci_high:.3f}]" in text
+
+
+def test_the_plan_of_a_long_parameter_takes_a_row_for_each_part() -> None:
+    prompts = [f"prompt {at} with some words" for at in range(5)]
+    result = make_result()
+    long = msgspec.structs.replace(result, parameters={"prompts": prompts, "layers": [0, 4]})
+    text = report(long)
+    assert [r[1] for r in rows_of(text, "layers")] == ["[0,4]"]
+    for at, prompt in enumerate(prompts):
+        assert [r[1] for r in rows_of(text, f"prompts[{at}]")] == [f'"{prompt}"']
 
 
 def statistics_in(value: object) -> list[Statistic]:
@@ -179,11 +213,13 @@ def test_unknown_is_never_a_number() -> None:
         (None, "—"),
         (1234, "1,234"),
         (2e-6, "2.0e-06"),
+        (0.00132, "0.0013"),
+        (0.00996, "0.010"),
         (-0.5, "-0.500"),
         (12.345, "12.35"),
     ],
 )
-def test_numbers_read_to_three_digits(value: float | None, said: str) -> None:
+def test_numbers_read_to_two_or_three_digits(value: float | None, said: str) -> None:
     assert number(value) == said
 
 
@@ -231,6 +267,19 @@ def test_the_plot_marks_value_interval_and_null_where_they_are() -> None:
 
 def test_a_value_beyond_the_axis_is_an_arrow_at_its_end() -> None:
     assert bar(Statistic(value=-2.0), 0.0, 1.0, 10)[0] == BELOW
+
+
+def test_the_legend_of_a_plot_has_only_the_signs_that_are_in_it() -> None:
+    bare = Bars(title="", rows=(("a", Statistic(value=0.5)),), low=0.0, high=1.0)
+    assert INTERVAL not in legend(bare) and NULL not in legend(bare) and VALUE in legend(bare)
+    judged = msgspec.structs.replace(bare, rows=(("a", DISTANCE), ("b", SHARE)))
+    assert INTERVAL in legend(judged) and NULL in legend(judged)
+
+
+def test_prose_of_a_report_is_broken_for_a_pager() -> None:
+    rows = report(make_result()).splitlines()
+    prose = [row for row in rows if not row.startswith(("|", "**", "●"))]
+    assert max(map(cells, prose)) <= 100
 
 
 def test_a_plot_without_a_value_says_so() -> None:

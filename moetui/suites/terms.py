@@ -1,0 +1,80 @@
+"""What the words and signs of a report mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from moetui.suites.tables import Section
+
+HEADING = "How to read this"
+
+Terms = tuple[tuple[str, str], ...]
+
+GENERAL: Terms = (
+    ("seed", "the number or rule of the published experiment that is re-run, unchanged"),
+    ("corrected", "the number or rule that answers the question; its section defines it"),
+    ("95 % interval, [ ]", "by resampling documents unless a note says otherwise; — where there "
+     "are too few of them, or where the published definition has none"),
+    ("null [95 %]", "the value under chance: its mean and central 95 % over random draws"),
+    ("p", "share of the random draws that are at least as extreme; never below 1 / (draws + 1), "
+     "so 0.048 is the least that 20 draws can give and 0.001 that of 999"),
+    ("q", "p adjusted for the number of tests in its family (Benjamini-Hochberg)"),
+    ("documents, tokens", "sizes; documents are what counts as independent, tokens of one are not"),
+    ("n effective", "how many independent tokens carry as much information as those read"),
+    ("random weights", "the null model: the same architecture with weights drawn anew, by its own "
+     "initialiser or by that of the demo models' trainer; one draw of each"),
+    ("apart, not apart, open", "whether the interval of the difference to random weights leaves "
+     "out 0, or a sign-flip test over prompts finds it (p ≤ 0.05); open where neither can be had. "
+     "Many measures are compared and p is not adjusted for that"),
+    ("(a), (b) …", "what to know about a value; written out under its table"),
+    ("layer, depth", "decoder layers count from 0; depth is a layer's place in per cent"),
+)  # fmt: skip
+
+OF_SUITE: Mapping[str, Terms] = {
+    "attention_router": (
+        ("H1, H2, H3", "attention dominates (over 85 %); carries most of the decision, not alone "
+         "(50-80 %); does not dominate (under 50 %)"),
+        ("ratio", "the published one: ‖W d‖ / (‖W e‖ + ‖W d‖), e the token's embedding, d all that "
+         "earlier layers added, W the router's weight"),
+        ("share of the logits' variance", "how much of what differs between tokens in a router's "
+         "logits comes from a part; the shares sum to 1 and one of them can be negative"),
+        ("mean of layers > 0", "over the layers read, without layer 0, as in the seed"),
+        ("change of the sets", "1 − Jaccard: share of the experts chosen before or after that are "
+         "not chosen both times; 0 the same experts, 1 none in common"),
+        ("resampled, mean", "a part is replaced by what it was at a token of another document, or "
+         "by its mean over tokens"),
+        ("beyond random directions", "less what a random change of the same length does"),
+        ("η² of the token's identity", "share of the variance of the logits that is foretold by "
+         "the token alone, whatever its context"),
+        ("between contexts", "the same token at the end of different texts, two by two"),
+        ("shuffled context", "the same words before the token in another order"),
+        ("sensitive cell", "a word and a layer where the top expert is not the same in all "
+         "contexts"),
+        ("total variation", "half the summed differences of the experts' weights, 0 to 1"),
+    ),
+    "moe_routing_correlation": (
+        ("task words", "words for the four operations, such as “add” or “plus”"),
+        ("vocabulary alignment", "the published one: probability of the task's words when a layer "
+         "is read through the model's own output head"),
+        ("unsaid", "leaving out words that the prompt itself says"),
+        ("raw lens, tuned lens", "a layer read through the output head as it is, or after a linear "
+         "map fitted to bring that reading near the model's output"),
+        ("log-odds over other tasks', nats", "log-odds of the words of the prompt's own task less "
+         "the mean over all four tasks; 0: no difference"),
+        ("KL to the output, nats", "how far a layer's reading is from the model's own output"),
+        ("wording", "an operation in one template; what counts as a document in the larger set"),
+        ("unseen", "asked in wordings and about numbers that were in no training prompt"),
+        ("seen", "only the numbers are new"),
+        ("selectivity", "seen accuracy less that of a control task: random labels of wordings"),
+        ("bag of tokens", "the same probe of the prompt's tokens, without the model"),
+        ("rho", "rank correlation of an expert's weight with the probability of task words"),
+        ("discovered", "q at or below the level of its table"),
+        ("McNemar", "exact test over the problems that one model solved and the other did not"),
+    ),
+}  # fmt: skip
+
+
+def section(suite: str) -> Section:
+    """The terms of `suite`, and those that all reports share."""
+    terms = (*OF_SUITE.get(suite, ()), *GENERAL)
+    return Section(heading=HEADING, text=tuple(f"{term}: {meaning}." for term, meaning in terms))
