@@ -38,8 +38,9 @@ PERMUTATIONS = 999
 CONTROLS = 20
 
 CHANCE = (
-    "chance and p: least-squares probes on the same splits, trained anew with operations dealt out "
-    "at random among the wordings of each template"
+    "chance: least-squares probes on the same splits, trained anew with operations dealt out at "
+    "random among the wordings of each template; p: of what is less, this accuracy or that of the "
+    "least-squares probe"
 )
 CLUSTERS = "a wording (operation in a template) is one document"
 
@@ -173,7 +174,9 @@ def accuracy(
 ) -> Statistic:
     """Share of right predictions with an interval over wordings, and `chance` of the same prompts.
 
-    Wordings are the unit, not prompts: a probe is right or wrong about a wording as a whole.
+    Wordings are the unit, not prompts: a probe is right or wrong about a wording as a whole. The
+    null is of another probe than the one reported, which may do worse than that: neither is called
+    better than chance unless both are.
     """
     found = _share(items, predicted, seed)
     low, high = np.quantile(chance.null, [0.025, 0.975])
@@ -182,7 +185,7 @@ def accuracy(
         null_mean=float(chance.null.mean()),
         null_low=float(low),
         null_high=float(high),
-        p=permutation_p(chance.observed, chance.null),
+        p=permutation_p(min(chance.observed, found.value or 0.0), chance.null),
         caveat=joined(caveat, CLUSTERS, found.caveat, CHANCE),
     )
 

@@ -27,6 +27,9 @@ from moetui.suites.results import CellResult, Measure, Verdict, Verdicts
 
 # The largest share of tokens without their router data that a verdict may rest on.
 MISSING = 0.01
+# The largest part of a token's logits that the parts may miss: shares of the parts' own sum say
+# nothing of what is in none of them. Half precision stays far below it.
+INCOMPLETE = 0.05
 
 SEED_RULE = (
     "the lowest model's mean ratio over the layers with ratio > 0: H1 above 0.85, H2 from 0.50 to "
@@ -223,6 +226,9 @@ def _insufficient(found: CorrectedDecomposition, share: Statistic) -> str | None
     missing = max(layer.missing_tokens for layer in found.layers)
     if missing > MISSING * (found.tokens + missing):
         return f"router data of {missing} of {found.tokens + missing} tokens are missing"
+    error = max(layer.completeness or 0.0 for layer in found.layers)
+    if error > INCOMPLETE:
+        return f"the parts miss up to {error:.0%} of a token's logits, {INCOMPLETE:.0%} at most"
     return None if share.ci_low is not None else share.caveat or "no interval"
 
 

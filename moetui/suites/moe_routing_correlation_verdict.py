@@ -39,7 +39,8 @@ SEED_RULE = (
 )
 CORRECTED_RULE = (
     "probability of task words that the prompt does not say, raw lens, at the layer of the largest "
-    "one, by 95 % intervals over wordings, widened where those of a template are alike: "
+    "one (picked on the same prompts, which favours “supported”), by 95 % intervals over "
+    "wordings, widened where those of a template are alike: "
     "supported if above 10 % with routers (q ≤ .05 "
     "against permuted tasks), below 10 % without, and larger with routers prompt by prompt; "
     "partial the same from 5 %; not separable if above 10 % in both; rejected if below 5 % with "
@@ -64,11 +65,13 @@ class _Side(msgspec.Struct, frozen=True):
 
 
 class _Pair(msgspec.Struct, frozen=True):
-    """The model with routers and the one without that are compared; a reason where one lacks."""
+    """The model with routers and the one without that are compared; a reason where one lacks.
+    failed: models that should have been among those to choose from."""
 
     moe: _Side | None
     dense: _Side | None
     reason: str | None
+    failed: tuple[str, ...] = ()
 
 
 def conclude(cells: Sequence[CellResult]) -> Verdicts:
@@ -76,7 +79,11 @@ def conclude(cells: Sequence[CellResult]) -> Verdicts:
     pair = _pair(cells)
     seed = _seed_verdict(pair)
     corrected = _corrected_verdict(pair, cells)
-    return Verdicts(seed=seed, corrected=corrected, why_they_differ=_why(pair))
+    return Verdicts(
+        seed=_with_failures(seed, pair),
+        corrected=_with_failures(corrected, pair),
+        why_they_differ=_why(pair),
+    )
 
 
 def seed_outcome(moe: float, dense: float) -> str:
@@ -118,7 +125,12 @@ def _pair(cells: Sequence[CellResult]) -> _Pair:
     failed = [f"{c.model}: {c.reason}" for c in cells if c.status == "failed"]
     lacking = [name for name, side in (("with", moe), ("without", dense)) if side is None]
     reason = f"no model {' and none '.join(lacking)} routers was read" if lacking else None
-    return _Pair(moe, dense, joined(reason, *dict.fromkeys(failed)) if lacking else None)
+    return _Pair(
+        moe,
+        dense,
+        joined(reason, *dict.fromkeys(failed)) if lacking else None,
+        tuple(sorted({c.model for c in cells if c.status == "failed"} - {s.model for s in sides})),
+    )
 
 
 def _seed_verdict(pair: _Pair) -> Verdict:
@@ -246,6 +258,14 @@ def _verdict(
 ) -> Verdict:
     statement = STATEMENTS.get(outcome, f"inconclusive: {reason or 'a number is missing'}")
     return Verdict(label=label, outcome=outcome, statement=statement, rule=rule, evidence=evidence)
+
+
+def _with_failures(verdict: Verdict, pair: _Pair) -> Verdict:
+    """The verdict with the models named that it knows nothing of."""
+    if not pair.failed or verdict.outcome == INCONCLUSIVE:
+        return verdict
+    told = f"{verdict.statement}; not measured: {', '.join(pair.failed)}"
+    return msgspec.structs.replace(verdict, statement=told)
 
 
 def _why(pair: _Pair) -> str:

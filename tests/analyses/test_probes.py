@@ -21,8 +21,10 @@ from moetui.analyses.probe_features import (
     token_counts,
 )
 from moetui.analyses.probe_fit import (
+    Chance,
     Controls,
     Items,
+    accuracy,
     against_controls,
     chances,
     fitted,
@@ -212,15 +214,27 @@ def test_the_interval_is_over_wordings_and_the_size_is_told() -> None:
     assert unseen_accuracy.value == pytest.approx(right / len(items))
 
 
+def test_what_lies_within_its_own_null_is_not_significant() -> None:
+    """The least-squares probe may be lucky where the probe that is reported is not."""
+    items = items_of()
+    predicted = np.where(np.arange(len(items.labels)) % 10 < 3, items.labels, -1)
+    null = np.random.default_rng(0).normal(0.25, 0.05, 999)
+    for of_squares in (0.30, 0.45):
+        found = accuracy(items, predicted, Chance(of_squares, null), seed=0)
+        assert found.value == pytest.approx(0.30, abs=0.01)
+        assert found.p == pytest.approx((null >= 0.30).mean(), abs=0.03)
+    assert accuracy(items, predicted, Chance(0.20, null), seed=0).p > 0.8
+
+
 def test_selectivity_is_as_uncertain_as_the_wordings_make_it() -> None:
     """Controls that all reach 0.25 say nothing of how much accuracy differs between wordings."""
     items = items_of()
     solved = np.random.default_rng(0).permutation(28)[:14]
     predicted = np.where(np.isin(items.wordings, solved), items.labels, (items.labels + 1) % 4)
     reached = Controls(np.full(20, 0.25), np.full(len(items.labels), 0.25), 40, 0)
-    accuracy, selectivity = against_controls(items, predicted, reached, seed=0)
-    assert (accuracy.value, selectivity.value) == (0.5, 0.25)
-    assert accuracy.null_mean == 0.25 and accuracy.p == pytest.approx(1 / 21)
+    seen_accuracy, selectivity = against_controls(items, predicted, reached, seed=0)
+    assert (seen_accuracy.value, selectivity.value) == (0.5, 0.25)
+    assert seen_accuracy.null_mean == 0.25 and seen_accuracy.p == pytest.approx(1 / 21)
     # 14 of 28 independent wordings: ± 1.96 · √(0.25 / 28) = 0.185.
     assert selectivity.ci_low == pytest.approx(0.25 - 0.185, abs=0.06)
     assert selectivity.ci_high == pytest.approx(0.25 + 0.185, abs=0.06)

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import msgspec
 import numpy as np
@@ -193,6 +194,19 @@ def test_a_quarter_of_the_data_missing_is_inconclusive():
     result = run(PartlyHoled(), corpus_documents=30, corpus_tokens=20)
     assert result.verdict.corrected.outcome == "inconclusive"
     assert "are missing" in result.verdict.corrected.statement
+
+
+@pytest.mark.parametrize(("kept", "outcome"), [(1.0, "H1"), (0.99, "H1"), (0.7, "inconclusive")])
+def test_shares_of_parts_that_are_not_the_logits_carry_no_verdict(kept, outcome):
+    class Leaky(FakeModel):
+        def trace(self, text_or_ids, **given):
+            found = super().trace(text_or_ids, **given)
+            parts = found.router_parts
+            return replace(found, router_parts=None if parts is None else parts * np.float32(kept))
+
+    result = run(Leaky(attention=30.0, blind=128), corpus_documents=30)
+    assert result.verdict.corrected.outcome == outcome
+    assert outcome == "H1" or "the parts miss up to 30%" in result.verdict.corrected.statement
 
 
 def test_a_model_whose_decomposition_failed_its_self_test_says_why():

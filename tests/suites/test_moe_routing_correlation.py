@@ -154,6 +154,23 @@ def test_words_that_only_the_seed_counts_are_not_support() -> None:
     assert "prompt itself says" in found.why_they_differ
 
 
+def test_a_model_that_failed_beside_others_is_named_with_the_verdict() -> None:
+    def failed(model: str) -> CellResult:
+        return CellResult(
+            model=model, analysis="tuned_lens", status="failed", reason="no memory", seconds=0,
+            result=None,
+        )  # fmt: skip
+
+    both = cells(
+        moe=alignment(0.002, 0.003, 0.001, routers=True),
+        dense=alignment(0.001, 0.003, 0.001, routers=False),
+    )
+    found = conclude([*both, failed("other"), failed("moe")])
+    for verdict in (found.seed, found.corrected):
+        assert verdict.outcome == "rejected" and verdict.statement.endswith("; not measured: other")
+    assert "not measured" not in conclude(both).seed.statement
+
+
 def test_a_missing_kind_of_model_gives_no_verdict_and_names_what_failed() -> None:
     failed = CellResult(
         model="dense", analysis="vocabulary_alignment", status="failed", reason="no such model",
