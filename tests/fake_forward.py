@@ -21,6 +21,7 @@ from moetui.trace import (
     Ban,
     Deselect,
     Drop,
+    ExpertSources,
     Force,
     Intervention,
     LensReadout,
@@ -114,6 +115,11 @@ class FakeForward:
 
     def routes(self, layer: int, streams: Floats) -> ExpertIds:
         raise UsageError(self.routes_error, "ask for whole passes")
+
+    expert_sources_error = "this model has no residual stream"
+
+    def expert_sources(self, text_or_ids: Prompt, layer: int) -> ExpertSources:
+        raise UsageError(self.expert_sources_error, "ask for whole passes")
 
     def token_text(self, token_id: int) -> str:
         return f" w{token_id}"

@@ -18,7 +18,7 @@ from moetui.model.architecture import Architecture, Site
 from moetui.model.attention import probabilities
 from moetui.model.edits import NONE, Edits
 from moetui.model.mixture import Mixture
-from moetui.model.records import SOURCES, LayerRecord, PassRecord, Want
+from moetui.model.records import BLOCK, SOURCES, LayerRecord, PassRecord, Want
 from moetui.model.selection import BankReachedError, Ranking, uncompiled
 from moetui.model.taps import Attached, FunctionTap, ModuleTap, ParameterTap, Tap
 
@@ -147,7 +147,7 @@ class Capture:
             if record.at_router is None:  # the layer has no feed-forward part of its own
                 record.at_router = record.leaving
             record.normed.clear()
-            record.forget(self.kept)
+            record.forget(self.kept | BLOCK if self._want.expert_outputs else self.kept)
             return (left, *output[1:]) if record.returns_tuple else left
 
         return around

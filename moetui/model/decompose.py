@@ -126,7 +126,7 @@ class Decomposition:
         for part, sources in zip(added, self._layers_of_parts(), strict=True):
             streams.append(part.each_until(layer, rows)[mx.array(sources)])
         normed = self._through_norm(
-            record.layers[layer], index, mx.concatenate(streams), at_router[:, rows], rows
+            record.layers[layer], index, mx.concatenate(streams), at_router[layer, rows], rows
         )
         logits = (normed @ self._W[index].T).swapaxes(0, 1)
         if STATIC in self.part_names:
@@ -134,6 +134,18 @@ class Decomposition:
             static = mx.broadcast_to(self._static[index], (T, 1, E))
             logits = mx.concatenate([logits, static], axis=1)
         return logits if self._absent is None else mx.where(self._absent[index], mx.nan, logits)
+
+    def read_experts(
+        self, record: PassRecord, layer: int, earlier: int, outputs: mx.array
+    ) -> mx.array:
+        """[T, k, E]: what expert outputs [T, k, H] of the layer `earlier`, as its block sums them
+        up, put into the logits of the router of `layer`."""
+        index, H = [site.layer for site in self._sites].index(layer), self._W.shape[-1]
+        h = _rows(record.layers[layer].at_router, H)
+        scale = self._sources.scale(record, earlier, h)
+        added = (outputs * scale[:, None]).swapaxes(0, 1)
+        normed = self._through_norm(record.layers[layer], index, added, h, slice(None))
+        return (normed @ self._W[index].T).swapaxes(0, 1)
 
     def _source_names(self) -> tuple[tuple[str, int | None], ...]:
         names: list[tuple[str, int | None]] = [(EMBEDDING, None)]
@@ -170,7 +182,9 @@ class Decomposition:
         streams = mx.stack([e, *(part.until(self._here, rows) for part in added)], axis=1)
         normed = mx.stack(
             [
-                self._through_norm(record.layers[site.layer], i, streams[i], at_router, rows)
+                self._through_norm(
+                    record.layers[site.layer], i, streams[i], at_router[site.layer], rows
+                )
                 for i, site in enumerate(self._sites)
             ]
         )
@@ -185,10 +199,10 @@ class Decomposition:
         return LazyParts(parts.transpose(2, 0, 1, 3), seed.transpose(2, 0, 1, 3))
 
     def _through_norm(
-        self, record: LayerRecord, index: int, parts: mx.array, at_router: mx.array, rows: slice
+        self, record: LayerRecord, index: int, parts: mx.array, h: mx.array, rows: slice
     ) -> mx.array:
-        """[G', T, H]: the parts as they stand in the router's input, the norm's scale frozen."""
-        h = at_router[self._sites[index].layer]
+        """[G', T, H]: the parts of the stream h [T, H] at a router as they stand in the router's
+        input, the norm's scale frozen."""
         norm = self._norms[index]
         if isinstance(norm, nn.LayerNorm):
             gain = mx.rsqrt(mx.var(h, axis=-1, keepdims=True) + norm.eps)

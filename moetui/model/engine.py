@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from moetui.errors import MoetuiError
 from moetui.trace import (
     Ending,
+    ExpertSources,
     Failure,
     Forward,
     Intervention,
@@ -135,6 +136,14 @@ class _Stoppable:
     def routes(self, layer: int, streams: Floats) -> ExpertIds:
         self._go_on()
         return self.model.routes(layer, streams)
+
+    @property
+    def expert_sources_error(self) -> str | None:
+        return self.model.expert_sources_error
+
+    def expert_sources(self, text_or_ids: Prompt, layer: int) -> ExpertSources:
+        self._go_on()
+        return self.model.expert_sources(text_or_ids, layer)
 
     def nll(self, text_or_ids: Prompt, interventions: Sequence[Intervention] = ()) -> Floats:
         self._go_on()

@@ -21,6 +21,7 @@ from moetui.model.architecture import Architecture, examine
 from moetui.model.capture import Capture
 from moetui.model.decompose import Decomposition
 from moetui.model.edits import NONE, Edits
+from moetui.model.expert_reading import ExpertReading
 from moetui.model.info import model_info
 from moetui.model.lens import LazyLens, Lens
 from moetui.model.lens_reading import LensReading
@@ -48,7 +49,7 @@ LENS_LIMIT = 4096
 PREFILL = 2048
 
 
-class Model(LensReading):
+class Model(LensReading, ExpertReading):
     """A model and everything that can be read from its own forward pass.
 
     Not safe to use from several threads at once: mlx arrays belong to the thread that made them,
@@ -314,9 +315,12 @@ class Model(LensReading):
         """[P, N, H]: the residual stream after every layer at `rows` of a new pass over `ids`,
         not evaluated."""
         edits = self.edits(len(ids), interventions)
-        cache = make_prompt_cache(self.network)
-        record = self._prefill_pass(ids, cache, Want(residuals=False), edits)
+        record = self.pass_record(ids, Want(residuals=False), edits)
         return leaving(record.layers, mx.array(rows))
+
+    def pass_record(self, ids: Ids, want: Want, edits: Edits) -> PassRecord:
+        """One pass over `ids` from an empty cache, not evaluated."""
+        return self._prefill_pass(ids, make_prompt_cache(self.network), want, edits)
 
     def _prefill_pass(self, ids: Ids, cache: Any, want: Want, edits: Edits) -> PassRecord:
         records: list[PassRecord] = []

@@ -69,7 +69,7 @@ def read(
             fields["selection_scores"] = _stack(scores, E, mx.nan)
         if want.expert_outputs:
             pairs = zip(sites, layers, strict=True)
-            fields["expert_outputs"] = mx.stack([_outputs(*pair, k) for pair in pairs], axis=1)
+            fields["expert_outputs"] = mx.stack([outputs_of(*pair, k) for pair in pairs], axis=1)
         if decomposition is not None and want.residuals:
             parts = decomposition.read(record)
             fields["router_parts"], fields["seed_parts"] = parts.parts, parts.seed_parts
@@ -145,7 +145,7 @@ def _input_scale(record: LayerRecord) -> mx.array | None:
     return (x * scaled).sum(-1, keepdims=True) / (x * x).sum(-1, keepdims=True)
 
 
-def _outputs(site: Site, record: LayerRecord, k: int) -> mx.array:
+def outputs_of(site: Site, record: LayerRecord, k: int) -> mx.array:
     """[T, k, H]: what each chosen expert put out; those without weights hand their input on."""
     assert record.expert_outputs is not None and record.indices is not None
     H = record.expert_outputs.shape[-1]

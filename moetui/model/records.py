@@ -23,6 +23,8 @@ class Want:
 
 # What a layer's modules put out on the way: needed to name the parts, and large.
 SOURCES = frozenset({"routed_sum", "block_output", "block_normed", "mixed", "mixed_normed"})
+# Those that lead from the outputs of experts to the stream.
+BLOCK = frozenset({"block_output", "block_normed"})
 
 
 @dataclass(eq=False)

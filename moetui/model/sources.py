@@ -138,6 +138,11 @@ class Sources:
             return list(layers)
         return [layer for layer in layers if (layer in self._sites) != (part == DENSE)]
 
+    def scale(self, record: PassRecord, layer: int, like: mx.array) -> mx.array:
+        """[T, H]: what the output of the block that routes in `layer` was multiplied with before
+        it was added to the stream; for passes that kept `moetui.model.records.BLOCK`."""
+        return _scale(record.layers[layer], self._layers[layer].unit, like)
+
     def _mixed(self, record: PassRecord, like: mx.array) -> mx.array:
         nothing = mx.zeros_like(like[0])
         pairs = zip(record.layers, self._layers, strict=True)
@@ -205,13 +210,16 @@ def _is_routed_sum(record: LayerRecord, without: mx.array | None) -> bool:
 
 def _routed_part(record: LayerRecord, unit: float, like: mx.array) -> mx.array:
     """[T, H]: what the sum of the routed experts became in the stream."""
-    routed = _float32(record.routed_sum, like)
-    if record.block_normed is not None:
-        summed = _float32(record.block_output, like)
-        zero = summed == 0
-        normed = _float32(record.block_normed, like)
-        routed = routed * mx.where(zero, 0, normed / mx.where(zero, 1, summed))
-    return routed * unit
+    return _float32(record.routed_sum, like) * _scale(record, unit, like)
+
+
+def _scale(record: LayerRecord, unit: float, like: mx.array) -> mx.array:
+    """[T, H]: what the block's output was multiplied with, a norm on the way included."""
+    if record.block_normed is None:
+        return mx.full(like.shape, unit)
+    summed, normed = _float32(record.block_output, like), _float32(record.block_normed, like)
+    zero = summed == 0
+    return unit * mx.where(zero, 0, normed / mx.where(zero, 1, summed))
 
 
 def _float32(array: mx.array | None, like: mx.array) -> mx.array:

@@ -18,6 +18,7 @@ from moetui.suites.attention_router_corpus import (
     CorpusPlan,
     TokenIdentityAnalysis,
 )
+from moetui.suites.attention_router_experts import SourceExpertsAnalysis
 from moetui.suites.attention_router_measures import SENSITIVE, measures
 from moetui.suites.attention_router_prompts import ContextSensitivityAnalysis, Decomposition
 from moetui.suites.attention_router_verdict import conclude
@@ -81,6 +82,23 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     corpus_tokens: Annotated[
         Positive, msgspec.Meta(description="tokens to which each of these documents is cut")
     ] = 128
+    source_documents: Annotated[
+        Count,
+        msgspec.Meta(
+            description="how many documents of the corpus the shares of single experts are "
+            "estimated on; 0: none. An interval takes 20"
+        ),
+    ] = 60
+    source_tokens: Annotated[
+        Positive, msgspec.Meta(description="tokens to which each of these documents is cut")
+    ] = 64
+    source_layer: Annotated[
+        Count | None,
+        msgspec.Meta(
+            description="decoder layer whose router these are the shares of; null: the last of "
+            "`layers`"
+        ),
+    ] = None
     causal_documents: Annotated[
         Count,
         msgspec.Meta(
@@ -115,7 +133,8 @@ class AttentionRouter:
         "embedding?"
     )
     cost = (
-        "about 200 × 128 tokens of the corpus, a third of them twice, and 700 of 16 tokens; "
+        "about 200 × 128 tokens of the corpus, a third of them twice, 60 × 64 for "
+        "single experts, and 700 texts of 16 tokens; "
         "with the defaults about a minute of CPU time for the demo model"
     )
     published: tuple[Published, ...] = (
@@ -138,6 +157,15 @@ class AttentionRouter:
             SanityAnalysis(given.prompts, max_tokens=given.corpus_tokens, layers=given.layers),
             Decomposition(given.prompts, given.layers),
             CorpusDecompositionAnalysis(plan),
+            SourceExpertsAnalysis(
+                CorpusPlan(
+                    corpus,
+                    documents=given.source_documents if given.corpus_documents else 0,
+                    max_tokens=given.source_tokens,
+                    layers=given.layers if given.source_layer is None else (given.source_layer,),
+                ),
+                asked=given.corpus_documents > 0,
+            ),
             CausalCheckAnalysis(plan, documents=given.causal_documents, tokens=given.causal_tokens),
             TokenIdentityAnalysis(plan),
             ContextSensitivityAnalysis(

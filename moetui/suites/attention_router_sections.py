@@ -16,7 +16,7 @@ from moetui.analyses.causal_check import CausalCheck, Effect
 from moetui.analyses.source_shares import RouterSourceShares
 from moetui.analyses.token_identity import TokenIdentity
 from moetui.stats import Statistic
-from moetui.suites import attention_router_contexts
+from moetui.suites import attention_router_contexts, attention_router_experts
 from moetui.suites.results import SuiteResult, results_of
 from moetui.suites.tables import Bars, Section, Table, Value
 
@@ -30,6 +30,7 @@ def sections(result: SuiteResult) -> tuple[Section, ...]:
         *_seed(result),
         *_shares(result),
         *_sources(result),
+        *attention_router_experts.sections(result),
         *_causal(result),
         *_identity(result),
         *attention_router_contexts.sections(result),

@@ -17,6 +17,7 @@ from moetui.analyses.context_sensitivity import ContextSensitivity
 from moetui.analyses.expert_words import ExpertWords
 from moetui.analyses.probes import Probes
 from moetui.analyses.sanity import Sanity
+from moetui.analyses.source_experts import SourceExperts
 from moetui.analyses.task_accuracy import TaskAccuracy
 from moetui.analyses.token_identity import TokenIdentity
 from moetui.analyses.tuned_lens import LensFidelity, TunedLensFit
@@ -34,6 +35,7 @@ AnalysisResult = (
     PromptDecomposition
     | CorpusDecomposition
     | ContextSensitivity
+    | SourceExperts
     | CausalCheck
     | TokenIdentity
     | Probes

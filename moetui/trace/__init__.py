@@ -2,6 +2,7 @@
 
 from moetui.trace.document import TraceDocument, to_json, trace_document
 from moetui.trace.engine import Ending, Engine, Failure, Phase, Recording, Snapshot, Study
+from moetui.trace.expert_sources import ExpertSources
 from moetui.trace.file import open_trace, save_trace
 from moetui.trace.forward import Forward, Prompt
 from moetui.trace.interventions import (
@@ -42,6 +43,7 @@ __all__ = [
     "Drop",
     "Ending",
     "Engine",
+    "ExpertSources",
     "Failure",
     "Force",
     "Forward",

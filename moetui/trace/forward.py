@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from moetui.trace.expert_sources import ExpertSources
 from moetui.trace.interventions import Intervention
 from moetui.trace.lenses import TunedLens, WordReadout
 from moetui.trace.types import ExpertIds, Floats, Ints, ModelInfo, Trace
@@ -77,6 +78,14 @@ class Forward(Protocol):
     def routes(self, layer: int, streams: Floats) -> ExpertIds:
         """int16 [T, k]: the experts, in ascending order, that the router of decoder layer `layer`
         chooses for residual streams [T, H] as they stand before its norm."""
+
+    @property
+    def expert_sources_error(self) -> str | None:
+        """Why `expert_sources` cannot be asked of this model, None where it can."""
+
+    def expert_sources(self, text_or_ids: Prompt, layer: int) -> ExpertSources:
+        """What single experts of earlier layers added to the logits of the router of decoder layer
+        `layer`, by a pass of its own."""
 
     def nll(self, text_or_ids: Prompt, interventions: Sequence[Intervention] = ()) -> Floats:
         """float32 [T - 1], -ln P(token t | tokens before it) in nats, for t = 1 … T - 1."""

@@ -274,6 +274,21 @@ def _routed_apart_from_shared(subject: Subject) -> None:
     assert error(ours, z.astype(np.float32)) < 10 * CLOSE
 
 
+def by_expert(subject: Subject) -> None:
+    """What single experts add to the last router's logits makes up each layer's routed part."""
+    model, trace = subject.model, subject.trace
+    last = model.info.moe_layers[-1]
+    found = model.expert_sources(subject.ids, last)
+    sources = model.trace(subject.ids, lens=0, sources=(last,)).sources
+    assert sources is not None
+    rows = [trace.layers.tolist().index(layer) for layer in found.layers]
+    assert rows == list(range(len(rows))) and found.completeness.max() < CLOSE
+    assert np.array_equal(np.sort(found.expert_ids), np.sort(trace.expert_ids[:, rows]))
+    for row, layer in enumerate(found.layers.tolist()):
+        added = sources.logits[:, 0, sources.names.index(("routed experts", layer))]
+        assert error(found.logits[:, row].sum(axis=1), added) < CLOSE
+
+
 def lens(subject: Subject) -> None:
     """The lens of the last layer is the model's own output."""
     lens = subject.trace.lens
@@ -369,7 +384,8 @@ def restored(subject: Subject) -> None:
 CHECKS: dict[str, Callable[[Subject], None]] = {
     check.__name__: check
     for check in (
-        sites, unchanged, router, experts, weights, shares, lens, decode, attention, restored,
+        sites, unchanged, router, experts, weights, shares, by_expert, lens, decode, attention,
+        restored,
     )
 }  # fmt: skip
 
@@ -400,6 +416,7 @@ def cell(name: str, check: str) -> Cell:
         "lens": info.lens_error,
         "shares": info.decomposition_error,
         "router": info.decomposition_error,
+        "by_expert": subject.model.expert_sources_error,
         "attention": info.attention_error,
     }
     routing = check not in {"unchanged", "lens", "attention", "restored"}

@@ -23,7 +23,8 @@ NOT_ONE_SUM = "residual stream is not one sum"
 NO_LENS = "the logit lens cannot be read on this architecture"
 NOT_TOKENS = "does not attend to the tokens themselves"
 METAL = "No Metal back-end"
-ROUTING = {"sites", "router", "experts", "weights", "shares", "decode"}
+NOT_ALONE = "mixed with another part, before it is added"
+ROUTING = {"sites", "router", "experts", "weights", "shares", "by_expert", "decode"}
 # What cannot be read, and the words in which the product itself says so. Nothing else may fail.
 SAID = {
     **{("dbrx", check): SEPARATE for check in ROUTING},
@@ -32,7 +33,22 @@ SAID = {
     ("deepseek_v41", "shares"): NOT_ONE_SUM,
     ("deepseek_v41", "lens"): NO_LENS,
     ("deepseek_v41", "attention"): NOT_TOKENS,
+    ("deepseek_v41", "by_expert"): NOT_ONE_SUM,
     ("kimi_k3", "lens"): NO_LENS,
+    **{
+        (name, "by_expert"): NOT_ALONE
+        for name in (
+            "bailing_moe",
+            "bailing_moe (groups)",
+            "gemma4",
+            "gemma4_text",
+            "granitemoehybrid",
+            "kimi_k3",
+            "longcat_flash",
+            "longcat_flash_ngram",
+            "nemotron_h (latent)",
+        )
+    },
 }
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from moetui.errors import ModelError
-from moetui.trace import RouterSources
+from moetui.trace import ExpertSources, RouterSources
 from tests.builders import make_model_info, make_trace
 
 PARTS = ("embedding", "attention", "routed experts")
@@ -22,7 +22,7 @@ class FakeModel:
     no router reads, and nothing is added to them.
     """
 
-    routes_error = None
+    routes_error = expert_sources_error = None
 
     def __init__(
         self,
@@ -92,6 +92,20 @@ class FakeModel:
     def next_logits(self, text_or_ids):
         ids = self.tokenize(text_or_ids) if isinstance(text_or_ids, str) else text_or_ids
         return make_trace(len(ids), len(self.info.moe_layers), self.info.num_experts, 2).logits
+
+    def expert_sources(self, text_or_ids, layer):
+        trace = self.trace(text_or_ids)
+        self.traced.pop()  # other analyses' passes are counted
+        row = self.info.moe_layers.index(layer)
+        T, E = trace.router_logits[:, row].shape
+        return ExpertSources(
+            layer=layer,
+            layers=trace.layers[:row],
+            router_logits=trace.router_logits[:, row],
+            expert_ids=trace.expert_ids[:, :row],
+            logits=np.zeros((T, row, 2, E), np.float32),
+            routed=np.zeros((T, row, E), np.float32),
+        )
 
     def routes(self, layer, streams):
         order = np.argsort(-logits_of(streams[:, self.blind :]), axis=-1, kind="stable")[..., :2]

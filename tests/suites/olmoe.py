@@ -29,7 +29,7 @@ class Olmoe:
             entered.append(h[-1])
             a = self._attention(layer, self._norm(h, f"layers.{layer}.input_layernorm"))
             u = self._norm(h + a, f"layers.{layer}.post_attention_layernorm")
-            m = np.stack([self._experts(layer, row) for row in u])
+            m = np.stack([sum(self.chosen(layer, row).values()) for row in u])
             attended.append(a[-1])
             mixed.append(m[-1])
             h = h + a + m
@@ -72,16 +72,22 @@ class Olmoe:
         cos, sin = np.cos(angle), np.sin(angle)
         return np.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
 
-    def _experts(self, layer, u):
+    def read(self, layer, h):
+        """The router's input for a stream h [H]."""
+        return self._norm(h, f"layers.{layer}.post_attention_layernorm")
+
+    def chosen(self, layer, u):
+        """{expert: what it adds to the stream [H]} for a router's input u [H]."""
         z = self.router(layer) @ u
         p = np.exp(z - z.max())
         p /= p.sum()
-        out = np.zeros_like(u)
+        added = {}
         for e in np.argsort(-z)[: self.config["num_experts_per_tok"]]:
             name = f"layers.{layer}.mlp.experts.{e}"
             gate, up = (self._matrix(f"{name}.{part}_proj") @ u for part in ("gate", "up"))
-            out += p[e] * (self._matrix(f"{name}.down_proj") @ (gate / (1 + np.exp(-gate)) * up))
-        return out
+            output = self._matrix(f"{name}.down_proj") @ (gate / (1 + np.exp(-gate)) * up)
+            added[int(e)] = p[e] * output
+        return added
 
 
 def _bfloat16_weights(path):

@@ -25,6 +25,7 @@ from moetui.analyses.context_sensitivity import (
     WordContexts,
 )
 from moetui.analyses.sanity import LayerSanity, Sanity
+from moetui.analyses.source_experts import ExpertShare, ExpertShares, SourceExperts
 from moetui.analyses.source_shares import RouterSourceShares, SourceShare
 from moetui.analyses.token_identity import LayerIdentity, TokenIdentity
 from moetui.stats import Statistic
@@ -115,6 +116,24 @@ def causal_check() -> CausalCheck:
     )  # fmt: skip
 
 
+def source_experts() -> SourceExperts:
+    expert = ExpertShare(
+        layer=3, expert=7, per_token=number(0.0789), chosen=1234,
+        across_tokens=Statistic(
+            value=0.0678, ci_low=0.0612, ci_high=0.0744, null_mean=0.0012, null_low=-0.0021,
+            null_high=0.0045, p=0.001, q=0.002, n_documents=60,
+        ),
+    )  # fmt: skip
+    shares = ExpertShares(
+        layer=4, earlier=(0, 3), experts=(expert,), never_chosen=31, together=number(0.3456),
+        completeness=2.1e-7, documents=60, tokens=3840,
+    )  # fmt: skip
+    return SourceExperts(
+        definition="an expert's share", null="tokens exchanged", shares=shares,
+        corpus="a corpus", max_tokens=64, documents_digest="d1",
+    )  # fmt: skip
+
+
 def token_identity() -> TokenIdentity:
     return TokenIdentity(
         definition="η² is a share", null="ids exchanged",
@@ -192,6 +211,7 @@ def cells(model: str) -> tuple[CellResult, ...]:
         ),
         ("corpus_decomposition", "done", None, corpus),
         ("sanity", "done", None, sanity()),
+        ("source_experts", "done", None, source_experts()),
         ("causal_check", "done", None, causal_check()),
         ("token_identity", "done", None, token_identity()),
         ("context_sensitivity", "inconclusive", "no token is in two contexts", contexts()),

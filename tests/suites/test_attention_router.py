@@ -15,7 +15,13 @@ from moetui.suites.layers import routing_layers
 from tests.suites.fake import FakeModel, Opened
 
 # Small beside the suite's own; what a test is about it sets itself.
-SMALL = {"causal_documents": 20, "causal_tokens": 3, "mined_tokens": 1, "mined_contexts": 20}
+SMALL = {
+    "source_documents": 0,
+    "causal_documents": 20,
+    "causal_tokens": 3,
+    "mined_tokens": 1,
+    "mined_contexts": 20,
+}
 
 
 def run(model, **parameters):
@@ -232,6 +238,38 @@ def test_documents_are_cut_and_sampled_by_seed():
 def test_a_layer_that_does_not_route_is_refused_by_name():
     with pytest.raises(UsageError, match="layer 9 of fake does not route"):
         run(FakeModel(), layers=[9])
+
+
+def test_single_experts_are_asked_about_at_the_last_layer_or_at_a_given_one():
+    def shares(**parameters):
+        given = {"corpus_documents": 30, "source_documents": 20, "source_tokens": 12}
+        found = cell(run(FakeModel(layers=5), **given, **parameters), "source_experts").result
+        assert (found.max_tokens, found.shares.documents) == (12, 20)
+        assert found.shares.tokens <= 20 * 12 and found.shares.completeness == 0
+        return found.shares
+
+    assert (shares().layer, shares().earlier) == (4, (0, 1, 2, 3))
+    assert (shares(layers=[1, 3]).layer, shares(source_layer=2).layer) == (3, 2)
+    # The fake model's experts add nothing.
+    assert {one.across_tokens.value for one in shares().experts} == {0}
+
+
+def test_single_experts_that_cannot_be_told_apart_have_the_reason():
+    def reason(model=None, **parameters):
+        given = {"corpus_documents": 20, "source_documents": 20, "source_tokens": 5}
+        found = cell(run(model or FakeModel(), **{**given, **parameters}), "source_experts")
+        assert (found.status, found.result) == ("inconclusive", None)
+        return found.reason
+
+    class Projecting(FakeModel):
+        expert_sources_error = "the sum is projected"
+
+    assert reason(Projecting()) == "the sum is projected"
+    assert reason(layers="first") == "no experts run before the router of layer 0"
+    assert reason(source_documents=0) == "no document was asked for (source_documents=0)"
+    assert reason(corpus_documents=0) == "no corpus was asked for (corpus_documents=0)"
+    failed = cell(run(FakeModel(), corpus_documents=0, source_layer=9), "source_experts")
+    assert failed.status == "failed" and "layer 9 of fake does not route" in failed.reason
 
 
 def test_contexts_with_other_token_ids_are_dropped():

@@ -76,7 +76,7 @@ def test_one_failing_model_exits_1_and_keeps_the_rest(batch):
     )
     assert code == 1
     statuses = [(c["model"], c["status"]) for c in json.loads(out)["cells"]]
-    assert [model for model, _ in statuses] == ["demo"] * 6 + ["./broken"] * 6
+    assert [model for model, _ in statuses] == ["demo"] * 7 + ["./broken"] * 7
     assert all((status == "failed") == (model == "./broken") for model, status in statuses)
     assert "weights are damaged" in err
 
@@ -154,10 +154,10 @@ def test_describe_shows_question_parameters_and_cost_and_runs_nothing(batch, tmp
 def test_dry_run_shows_models_and_analyses_within_80_columns_and_loads_nothing(batch, tmp_path):
     code, out, _ = batch("attention_router", "--dry-run", "-m", "demo", "-m", "./nowhere")
     assert code == 0
-    cells = 2 + 2 + 9 + 4 + 2 + 8  # of each analysis: its parts and the statistics
+    cells = 2 + 2 + 9 + 4 + 4 + 2 + 8  # of each analysis: its parts and the statistics
     assert out.splitlines()[0] == f"attention_router: 2 × {cells} = {2 * cells} cells"
-    # 200 documents of 128 tokens, and 60 of them asked of the routers as well
-    assert f"about {2 * (200 * 128 + 60 * 128):,} tokens" in out
+    # 200 documents of 128 tokens; 60 of them for single experts and for the causal check as well
+    assert f"about {2 * (200 * 128 + 60 * 64 + 60 * 128):,} tokens" in out
     assert "\n  demo\n  ./nowhere\n" in out
     rows = {line.split()[0]: line.split() for line in out.splitlines() if line}
     assert rows["causal_check"][1:3] == ["4", "7,680"]
@@ -185,8 +185,8 @@ def test_progress_as_json_is_one_object_a_line(batch):
     assert events[0]["event"] == "plan"
     analyses = dict.fromkeys(cell["analysis"] for cell in events[0]["cells"])
     assert list(analyses) == [
-        "sanity", "decomposition", "corpus_decomposition", "causal_check", "token_identity",
-        "context_sensitivity",
+        "sanity", "decomposition", "corpus_decomposition", "source_experts", "causal_check",
+        "token_identity", "context_sensitivity",
     ]  # fmt: skip
 
 

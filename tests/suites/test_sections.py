@@ -114,7 +114,13 @@ def statistics_in(value: object) -> list[Statistic]:
 
 @pytest.mark.parametrize(
     "made",
-    [sample.sanity, sample.causal_check, sample.token_identity, sample.contexts],
+    [
+        sample.sanity,
+        sample.source_experts,
+        sample.causal_check,
+        sample.token_identity,
+        sample.contexts,
+    ],
     ids=lambda made: made.__name__,
 )
 def test_the_readings_of_attention_router_are_shown_whole(made: Callable[[], object]) -> None:
@@ -122,6 +128,12 @@ def test_the_readings_of_attention_router_are_shown_whole(made: Callable[[], obj
     # These two are said in words, to three digits.
     words = [getattr(made(), name, None) for name in ("reproduced", "coverage")]
     assert [one for one in statistics_in(made()) if one not in (*shown, *words)] == []
+
+
+def test_the_experts_that_a_router_reads_are_named_with_how_often_they_ran() -> None:
+    row = rows_of(report(make_result(null=False)), "3")[-1]
+    assert row[:2] == ["3", "E7"] and row[-1] == "1,234"
+    assert "32 experts of layers 0, 3, 31 never chosen; 1 have a larger" in report(make_result())
 
 
 def test_a_check_that_fails_is_named() -> None:
