@@ -18,7 +18,15 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from moetui.stats import Statistic, document_bootstrap, joined, permutation_p, rate, ratio_of_sums
+from moetui.stats import (
+    Statistic,
+    document_bootstrap,
+    joined,
+    permutation_p,
+    rate,
+    ratio_of_sums,
+    widened,
+)
 
 Numbers = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -75,9 +83,11 @@ class Chance:
 
 @dataclass(frozen=True, eq=False)
 class Controls:
-    """accuracies: float64 [20], reached in the control task; fits, not_converged: as above."""
+    """accuracies: float64 [20], reached in the control task; right: float64 [n], in how many of
+    them, as a share, each prompt was right; fits, not_converged: as above."""
 
     accuracies: Numbers
+    right: Numbers
     fits: int
     not_converged: int
 
@@ -165,8 +175,7 @@ def accuracy(
 
     Wordings are the unit, not prompts: a probe is right or wrong about a wording as a whole.
     """
-    hits, sizes = by_wording(items, predicted == items.labels)
-    found = rate(hits, sizes, seed=seed)
+    found = _share(items, predicted, seed)
     low, high = np.quantile(chance.null, [0.025, 0.975])
     return replace(
         found,
@@ -226,10 +235,7 @@ def _least_squares(train: Numbers, test: Numbers) -> Numbers:
 def gain(items: Items, predicted: Labels, baseline: Labels, *, seed: int) -> Statistic:
     """Accuracy less that of a baseline on the same prompts, interval over wordings."""
     right = (predicted == items.labels).astype(float) - (baseline == items.labels)
-    sums, sizes = by_wording(items, right)
-    found = document_bootstrap(
-        ratio_of_sums(sums, sizes), len(sums), seed=seed, n_tokens=len(items.labels)
-    )
+    found = mean_over_wordings(items, right, seed=seed, low=-1, high=1)
     return replace(found, caveat=joined(CLUSTERS, found.caveat))
 
 
@@ -241,46 +247,52 @@ def controls(features: Numbers, items: Items, folds: Labels, *, seed: int) -> Co
     """
     rng = np.random.default_rng(seed)
     templates, of = np.unique(items.templates, return_inverse=True)
-    reached = np.zeros(CONTROLS)
+    reached, share = np.zeros(CONTROLS), np.zeros(len(items.labels))
     fits = not_converged = 0
     for draw in range(CONTROLS):
         dealt = rng.permuted(np.tile(np.arange(items.classes), (len(templates), 1)), axis=1)
         labels = dealt[of, items.labels]
         found = predict(features, labels, seen(folds))
-        reached[draw] = (found.labels == labels).mean()
+        right = found.labels == labels
+        reached[draw] = right.mean()
+        share += right / CONTROLS
         fits += found.fits
         not_converged += found.not_converged
-    return Controls(reached, fits, not_converged)
+    return Controls(reached, share, fits, not_converged)
 
 
 def against_controls(
-    items: Items, predicted: Labels, reached: Numbers, *, seed: int
+    items: Items, predicted: Labels, reached: Controls, *, seed: int
 ) -> tuple[Statistic, Statistic]:
     """Accuracy where wordings were seen with the control task as null, and the selectivity."""
-    hits, sizes = by_wording(items, predicted == items.labels)
-    found = rate(hits, sizes, seed=seed)
+    found = _share(items, predicted, seed)
     assert found.value is not None
-    low, high = (float(q) for q in np.quantile(reached, [0.025, 0.975]))
-    mean = float(reached.mean())
+    low, high = (float(q) for q in np.quantile(reached.accuracies, [0.025, 0.975]))
     told = f"null = control task, {CONTROLS} draws of a random label for every wording"
     seen_accuracy = replace(
         found,
-        null_mean=mean,
+        null_mean=float(reached.accuracies.mean()),
         null_low=low,
         null_high=high,
-        p=permutation_p(found.value, reached),
+        p=permutation_p(found.value, reached.accuracies),
         caveat=joined(CLUSTERS, found.caveat, told),
     )
-    selectivity = Statistic(
-        value=found.value - mean,
-        ci_low=found.value - high,
-        ci_high=found.value - low,
-        n_tokens=len(items.labels),
-        n_documents=len(hits),
-        seed=seed,
-        caveat="accuracy − control accuracy; interval: the central 95 % of the control draws",
+    more = (predicted == items.labels) - reached.right
+    selectivity = mean_over_wordings(items, more, seed=seed, low=-1, high=1)
+    told = f"accuracy − control accuracy, mean of {CONTROLS} draws, prompt by prompt"
+    return seen_accuracy, replace(selectivity, caveat=joined(told, CLUSTERS, selectivity.caveat))
+
+
+def mean_over_wordings(
+    items: Items, values: Numbers, *, seed: int, low: float | None = None, high: float | None = None
+) -> Statistic:
+    """Mean of values [n] with an interval over wordings, widened where those of a template are
+    alike; low, high: least and largest possible value."""
+    sums, sizes = by_wording(items, values)
+    found = document_bootstrap(
+        ratio_of_sums(sums, sizes), len(sums), seed=seed, n_tokens=len(values)
     )
-    return seen_accuracy, selectivity
+    return _of_templates(found, items, values, low, high)
 
 
 def by_wording(items: Items, values: NDArray[Any]) -> tuple[Numbers, Numbers]:
@@ -288,3 +300,18 @@ def by_wording(items: Items, values: NDArray[Any]) -> tuple[Numbers, Numbers]:
     _, of = np.unique(items.wordings, return_inverse=True)
     sums: Numbers = np.bincount(of, values.astype(float)).astype(float)
     return sums, np.bincount(of).astype(float)
+
+
+def _share(items: Items, predicted: Labels, seed: int) -> Statistic:
+    """Share of right predictions, see `accuracy`."""
+    right = (predicted == items.labels).astype(float)
+    found = rate(*by_wording(items, right), seed=seed)
+    return _of_templates(found, items, right, 0, 1)
+
+
+def _of_templates(
+    found: Statistic, items: Items, values: Numbers, low: float | None, high: float | None
+) -> Statistic:
+    templates = np.unique(items.wordings) // items.classes
+    sums, sizes = by_wording(items, values)
+    return widened(found, sums, sizes, templates, name="templates", low=low, high=high)

@@ -239,9 +239,7 @@ class _Reading:
         familiar = predict(X, coded.labels, seen(folds))
         reached = controls(X, coded, folds, seed=seed)
         chance, of_words = chances(X, coded, unseen(coded, folds), self._without_symbol, seed=seed)
-        seen_accuracy, selectivity = against_controls(
-            coded, familiar.labels, reached.accuracies, seed=seed
-        )
+        seen_accuracy, selectivity = against_controls(coded, familiar.labels, reached, seed=seed)
         return Probe(
             features=name,
             depth=None if place is None else place[0],

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moetui.analyses.task_words import Prompt
-from moetui.stats import Intervals, Statistic, document_intervals, joined, permutation_p
+from moetui.stats import Statistic, document_intervals, joined, permutation_p, widened
 from moetui.stats.permutation import Tail
 
 Numbers = NDArray[np.float64]
@@ -29,8 +29,8 @@ class Labels:
     """The tasks of P prompts.
 
     own: int [P], index of each prompt's task. permuted: int8 [m, P], the tasks of clusters dealt
-    out anew within each template. clusters: int [P], the document that each prompt belongs to;
-    templates: int [P], its template.
+    out anew within each template. clusters, templates: int [P], the document that each prompt
+    belongs to, and its template, whose clusters are alike.
     """
 
     own: NDArray[np.intp]
@@ -79,15 +79,22 @@ def own_scores(scores: Numbers, of: Labels) -> Numbers:
 
 
 def mean_of_own(
-    scores: Numbers, of: Labels, *, caveat: str | None = None, tested: bool = True
+    scores: Numbers,
+    of: Labels,
+    *,
+    caveat: str | None = None,
+    tested: bool = True,
+    low: float | None = None,
+    high: float | None = None,
 ) -> tuple[Statistic, ...]:
     """For each of L columns of scores [P, L, tasks]: the mean over prompts of their own task's,
-    with an interval over clusters, and the same under permuted labels (one-sided, greater)."""
-    found = cluster_means(own_scores(scores, of), of)
+    with an interval over clusters, and the same under permuted labels (one-sided, greater).
+    low, high: least and largest possible score."""
+    found = cluster_means(own_scores(scores, of), of, caveat=caveat, low=low, high=high)
     null = null_means(scores, of) if tested else None
     return tuple(
         _with_null(
-            found.statistic((layer,), n_tokens=len(of.own), caveat=caveat),
+            found[layer],
             None if null is None else null[:, layer],
             of,
             "greater",
@@ -123,18 +130,39 @@ def median_of_own(scores: Numbers, of: Labels, *, caveat: str | None = None) -> 
     return told
 
 
-def cluster_means(values: Numbers, of: Labels) -> Intervals:
-    """Means over prompts of values [P, L], with intervals over clusters."""
+def cluster_means(
+    values: Numbers,
+    of: Labels,
+    *,
+    caveat: str | None = None,
+    low: float | None = None,
+    high: float | None = None,
+) -> tuple[Statistic, ...]:
+    """Means over prompts of values [P, L], with intervals over clusters, widened where those of a
+    template are alike. low, high: least and largest possible value."""
     sums = np.zeros((of.documents, values.shape[1]))
     np.add.at(sums, of.clusters, values)
     sizes = np.bincount(of.clusters, minlength=of.documents).astype(float)
+    _, first = np.unique(of.clusters, return_index=True)
 
     def estimate(weights: Numbers) -> Numbers:
         with np.errstate(invalid="ignore", divide="ignore"):
             means: Numbers = (weights @ sums) / (weights @ sizes)[..., None]
         return np.moveaxis(means, -1, 0)
 
-    return document_intervals(estimate, of.documents, seed=of.seed)
+    found = document_intervals(estimate, of.documents, seed=of.seed)
+    return tuple(
+        widened(
+            found.statistic((layer,), n_tokens=len(of.own), caveat=caveat),
+            sums[:, layer],
+            sizes,
+            of.templates[first],
+            name="templates",
+            low=low,
+            high=high,
+        )
+        for layer in range(values.shape[1])
+    )
 
 
 def adjusted(found: Sequence[Statistic]) -> tuple[Statistic, ...]:

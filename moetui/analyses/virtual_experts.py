@@ -20,17 +20,17 @@ from moetui.analyses.probe_fit import (
     Items,
     Split,
     accuracy,
-    by_wording,
     chances,
     gain,
     halves,
+    mean_over_wordings,
     one_thread,
     operand_folds,
     predict,
 )
 from moetui.analyses.probes import coded_items, most_frequent, too_few, warnings_of
 from moetui.analyses.task_prompts import TASKS, Task, TaskPrompt
-from moetui.stats import Statistic, document_bootstrap, joined, ratio_of_sums
+from moetui.stats import Statistic, joined
 
 Numbers = NDArray[np.float64]
 
@@ -162,9 +162,6 @@ def _routed(hidden: Numbers, items: Sequence[TaskPrompt], splits: Iterable[Split
 
 def _log_loss(coded: Items, own: Numbers, seed: int) -> Statistic:
     losses = -np.log(np.maximum(own, np.finfo(float).tiny))
-    sums, sizes = by_wording(coded, losses)
-    found = document_bootstrap(
-        ratio_of_sums(sums, sizes), len(sums), seed=seed, n_tokens=len(losses)
-    )
+    found = mean_over_wordings(coded, losses, seed=seed, low=0)
     told = f"nats; {np.log(coded.classes):.3f} where nothing is known"
     return replace(found, caveat=joined(told, CLUSTERS, found.caveat))

@@ -25,11 +25,12 @@ from moetui.analyses.task_labels import (
     labels,
     mean_of_own,
     median_of_own,
+    null_means,
     own_scores,
 )
 from moetui.analyses.task_words import Prompt, TaskWords
 from moetui.analyses.vocabulary_reading import LensScores, VocabularyRows
-from moetui.stats import Statistic, finite, joined
+from moetui.stats import Statistic, finite, joined, permutation_p
 
 Numbers = NDArray[np.float64]
 LensName = Literal["raw", "tuned"]
@@ -44,7 +45,7 @@ CORRECTED_DEFINITION = (
     "words in all forms that are one token (space before, capitals), less those that the prompt's "
     "template says; log-odds = ln(mean probability of a form / mean probability of 200 random "
     "tokens as frequent in calibration text); specificity = log-odds of the prompt's own task less "
-    "the mean over all tasks, and less the same of those words over all prompts of its template"
+    "the mean over all tasks, and less what the same words have over all prompts of the template"
 )
 # Digits kept of the rows: they are for tables and pairing, statistics are made before.
 _DIGITS = 6
@@ -102,7 +103,8 @@ class PromptRow(msgspec.Struct, frozen=True, kw_only=True):
 class PromptSetAlignment(msgspec.Struct, frozen=True, kw_only=True):
     """A set of prompts.
 
-    peak_layer, peak: where the seed's score is largest, and the score there. said: template →
+    peak_layer, peak: where the seed's score is largest, and the score there, whose null is the
+    largest of the layers too. said: template →
     words left out of the corrected scores because the template says them.
     """
 
@@ -140,7 +142,7 @@ def prompt_set_alignment(
 ) -> PromptSetAlignment:
     """The statistics of one set of prompts, in the order in which they were read."""
     of = labels(prompts, tasks, seed=seed)
-    scores = mean_of_own(rows.seed, of, caveat="as published, no correction")
+    scores = mean_of_own(rows.seed, of, caveat="as published, no correction", low=0, high=1)
     lenses: list[tuple[LensName, LensScores]] = [("raw", rows.raw)]
     if rows.tuned is not None:
         lenses.append(("tuned", rows.tuned))
@@ -159,31 +161,49 @@ def prompt_set_alignment(
         ),
         means=tuple(_mean(lens, found, of) for lens, found in lenses),
         peak_layer=int(rows.layers[best]),
-        peak=msgspec.structs.replace(
-            scores[best], caveat=joined("largest of the layers", scores[best].caveat)
-        ),
+        peak=_peak(scores[best], null_means(rows.seed, of).max(1)),
         said=said,
         prompts=tuple(_rows(prompts, rows, of)),
     )
 
 
+def _peak(best: Statistic, null: Numbers) -> Statistic:
+    """The largest of the layers, against the largest of the layers in every permutation [m]: one
+    that was picked for its size is no better than chance because it beats the chance of one."""
+    if best.value is None or best.p is None:
+        return best
+    low, high = np.quantile(null, [0.025, 0.975])
+    return msgspec.structs.replace(
+        best,
+        null_mean=float(null.mean()),
+        null_low=float(low),
+        null_high=float(high),
+        p=permutation_p(best.value, null),
+        caveat=joined("largest of the layers, as in every permutation", best.caveat),
+    )
+
+
 def specificities(log_odds: Numbers, templates: NDArray[np.intp]) -> Numbers:
-    """[P, M, tasks]: log-odds less their mean over the tasks, and less what is then left of each
-    task's words over the prompts of the same template (its number: templates [P]), so that words
-    which are likely after every wording of a template count for nothing."""
-    left: Numbers = log_odds - log_odds.mean(-1, keepdims=True)
+    """[P, M, tasks]: log-odds less their mean over the tasks, and less the mean that the words of
+    a task then have over all prompts of the template.
+
+    What words have everywhere moves no mean over prompts that ask every task equally often, but it
+    differs from task to task, and would pass for uncertainty in a bootstrap.
+    """
+    centred = log_odds - log_odds.mean(-1, keepdims=True)
+    own: Numbers = centred.copy()
     for template in np.unique(templates):
         rows = templates == template
-        left[rows] -= left[rows].mean(0, keepdims=True)
-    return left
+        own[rows] -= centred[rows].mean(0)
+    return own
 
 
 def _lens(lens: LensName, scores: LensScores, of: Labels) -> list[LensAlignment]:
-    probability = adjusted(mean_of_own(scores.probability, of))
+    probability = adjusted(mean_of_own(scores.probability, of, low=0, high=1))
     log_odds = adjusted(mean_of_own(scores.log_odds, of))
     specificity = adjusted(mean_of_own(specificities(scores.log_odds, of.templates), of))
     ranks = adjusted(median_of_own(scores.rank, of))
-    kl = cluster_means(scores.kl, of)
+    kl = cluster_means(scores.kl, of, low=0)
     return [
         LensAlignment(
             lens=lens,
@@ -191,19 +211,22 @@ def _lens(lens: LensName, scores: LensScores, of: Labels) -> list[LensAlignment]
             log_odds=log_odds[at],
             specificity=specificity[at],
             median_rank=ranks[at],
-            kl=kl.statistic((at,), n_tokens=len(scores.kl)),
+            kl=kl[at],
         )
         for at in range(scores.kl.shape[1])
     ]
 
 
 def _mean(lens: LensName, scores: LensScores, of: Labels) -> LensMean:
-    def over_layers(values: Numbers) -> Statistic:
-        return mean_of_own(values.mean(1, keepdims=True), of, caveat="mean over layers")[0]
+    def over_layers(
+        values: Numbers, low: float | None = None, high: float | None = None
+    ) -> Statistic:
+        means = values.mean(1, keepdims=True)
+        return mean_of_own(means, of, caveat="mean over layers", low=low, high=high)[0]
 
     return LensMean(
         lens=lens,
-        probability=over_layers(scores.probability),
+        probability=over_layers(scores.probability, 0, 1),
         log_odds=over_layers(scores.log_odds),
         specificity=over_layers(specificities(scores.log_odds, of.templates)),
     )

@@ -34,6 +34,7 @@ from moetui.stats.information import (
 from moetui.stats.load import LoadIndices, load_indices
 from moetui.stats.mantel import mantel, partial_mantel
 from moetui.stats.minimum import Minimum
+from moetui.stats.nested import widened
 from moetui.stats.overlap import (
     central_band,
     expected_jaccard,
@@ -124,6 +125,7 @@ __all__ = [
     "sign_flip",
     "token_stratified_shuffle",
     "variation_chance",
+    "widened",
     "wilson",
     "within_document_shuffle",
 ]

@@ -10,6 +10,11 @@ from moetui.suites.tables import Section, Table, Value, estimate
 HEADING = "Against the null model"
 # How a verdict reads in a narrow column.
 SHORT = {"separates": "apart", "does not separate": "not apart", "inconclusive": "open"}
+# Families are not corrected for here: a reader has to know how many would seem apart by chance.
+EACH = (
+    "Every measure is judged for itself at the 5 % level, in either direction: of twenty that tell "
+    "nothing apart one will seem to."
+)
 _OPEN_FIRST = ("does not separate", "inconclusive", "separates")
 
 Found = dict[str, list[Separation]]
@@ -24,7 +29,7 @@ def sections(result: SuiteResult) -> Iterator[Section]:
     for model, found in by_model(result).items():
         tables.append(_overview(model, found))
         tables += [_numbers(model, null_model, ones) for null_model, ones in found.items()]
-    yield Section(heading=HEADING, text=counts(result), tables=tuple(tables))
+    yield Section(heading=HEADING, text=(*counts(result), EACH), tables=tuple(tables))
 
 
 def not_run() -> Section:

@@ -107,7 +107,7 @@ def _corrected_probes(model: str, found: Probes) -> Iterator[Table]:
             ("the commonest operation", "", "", found.most_frequent, None, None, None, None),
         ),
         caption="intervals are over wordings (an operation in a template), of which there are few: "
-        "approximate",
+        "approximate; widened where the operations of a template are alike",
     )
     deepest = max(
         (probe for probe in found.probes if probe.features == RESIDUAL),

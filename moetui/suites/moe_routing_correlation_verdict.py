@@ -15,7 +15,14 @@ from moetui.analyses.vocabulary_alignment import (
     PromptSetAlignment,
     VocabularyAlignment,
 )
-from moetui.stats import Statistic, document_bootstrap, equivalent, joined, ratio_of_sums
+from moetui.stats import (
+    Statistic,
+    document_bootstrap,
+    equivalent,
+    joined,
+    ratio_of_sums,
+    widened,
+)
 from moetui.stats.equivalence import EquivalenceTest
 from moetui.suites.moe_routing_correlation_measures import PEAK, larger_set, seed_set
 from moetui.suites.results import CellResult, Measure, Verdict, Verdicts
@@ -32,7 +39,8 @@ SEED_RULE = (
 )
 CORRECTED_RULE = (
     "probability of task words that the prompt does not say, raw lens, at the layer of the largest "
-    "one, by 95 % intervals over wordings: supported if above 10 % with routers (q ≤ .05 "
+    "one, by 95 % intervals over wordings, widened where those of a template are alike: "
+    "supported if above 10 % with routers (q ≤ .05 "
     "against permuted tasks), below 10 % without, and larger with routers prompt by prompt; "
     "partial the same from 5 %; not separable if above 10 % in both; rejected if below 5 % with "
     "routers and the difference within ±5 points (equivalence); else unclear; inconclusive with a "
@@ -195,9 +203,10 @@ def _paired(
     value: Callable[[PromptRow, int], float | None],
 ) -> Statistic:
     """Mean over the prompts of both of what `value` takes from a row (side 0 and 1), MoE − dense,
-    with an interval over wordings."""
+    with an interval over wordings, widened where those of a template are alike."""
     other = {row.prompt: row for row in dense.prompts}
     sums: dict[str, tuple[float, int]] = {}
+    template = {row.cluster: row.template for row in moe.prompts}
     for row in moe.prompts:
         if row.prompt not in other:
             continue
@@ -208,13 +217,14 @@ def _paired(
     if not sums:
         return Statistic(caveat="no prompt was read in both models")
     totals, sizes = zip(*sums.values(), strict=True)
-    return document_bootstrap(
+    found = document_bootstrap(
         ratio_of_sums(totals, sizes),
         len(sums),
         seed=moe.peak.seed or 0,
         n_tokens=sum(sizes),
         caveat="paired: prompt by prompt",
     )
+    return widened(found, totals, sizes, [template[one] for one in sums], name="templates")
 
 
 def _accuracy(pair: _Pair, cells: Sequence[CellResult], both: str) -> list[Measure]:

@@ -21,7 +21,9 @@ from moetui.analyses.probe_features import (
     token_counts,
 )
 from moetui.analyses.probe_fit import (
+    Controls,
     Items,
+    against_controls,
     chances,
     fitted,
     one_thread,
@@ -208,6 +210,20 @@ def test_the_interval_is_over_wordings_and_the_size_is_told() -> None:
     )
     assert sum(s.right for s in scores) == right
     assert unseen_accuracy.value == pytest.approx(right / len(items))
+
+
+def test_selectivity_is_as_uncertain_as_the_wordings_make_it() -> None:
+    """Controls that all reach 0.25 say nothing of how much accuracy differs between wordings."""
+    items = items_of()
+    solved = np.random.default_rng(0).permutation(28)[:14]
+    predicted = np.where(np.isin(items.wordings, solved), items.labels, (items.labels + 1) % 4)
+    reached = Controls(np.full(20, 0.25), np.full(len(items.labels), 0.25), 40, 0)
+    accuracy, selectivity = against_controls(items, predicted, reached, seed=0)
+    assert (accuracy.value, selectivity.value) == (0.5, 0.25)
+    assert accuracy.null_mean == 0.25 and accuracy.p == pytest.approx(1 / 21)
+    # 14 of 28 independent wordings: ± 1.96 · √(0.25 / 28) = 0.185.
+    assert selectivity.ci_low == pytest.approx(0.25 - 0.185, abs=0.06)
+    assert selectivity.ci_high == pytest.approx(0.25 + 0.185, abs=0.06)
 
 
 def test_the_fixed_answer_is_the_dummy_classifier_of_sklearn() -> None:

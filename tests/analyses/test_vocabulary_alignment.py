@@ -7,7 +7,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from moetui.analyses.task_labels import Labels, labels, mean_of_own, median_of_own
+from moetui.analyses.task_labels import (
+    Labels,
+    labels,
+    mean_of_own,
+    median_of_own,
+    own_scores,
+)
 from moetui.analyses.task_prompts import SEED_PROMPTS, TASK_WORDS, TASKS, crossed_prompts
 from moetui.analyses.task_words import (
     REFERENCES,
@@ -23,7 +29,13 @@ from moetui.analyses.vocabulary_alignment import (
     prompt_set_alignment,
     specificities,
 )
-from moetui.analyses.vocabulary_reading import joined_rows, seed_layers, word_rows
+from moetui.analyses.vocabulary_reading import (
+    LensScores,
+    VocabularyRows,
+    joined_rows,
+    seed_layers,
+    word_rows,
+)
 from tests.fake_words import WordForward
 
 N = 4
@@ -242,6 +254,46 @@ def test_medians_and_their_null_are_those_of_the_scores() -> None:
     # The lower half stays in place with a chance of 2^-12.
     assert found.p is not None and found.p < 0.002
     assert found.ci_low is not None and found.ci_low < 24.5 < (found.ci_high or 0)
+
+
+def test_what_words_have_everywhere_is_no_uncertainty_of_what_names_the_task() -> None:
+    """Words of one task are likelier than those of another in every prompt alike; on top of that
+    lies 0.1 for the prompt's own task, and noise of 0.05 a wording."""
+    prompts = of_wordings(crossed_prompts(5, seed=0))
+    of = labels(prompts, TASKS, seed=0)
+    rng = np.random.default_rng(0)
+    noise = 0.05 * rng.normal(size=(28, 1, 4))[of.clusters]
+    scores = np.array([2.0, 0.5, -1.0, -1.5]) + 0.1 * np.eye(4)[of.own][:, None] + noise
+    own = specificities(scores, of.templates)
+    assert own_scores(own, of).mean() == pytest.approx(
+        own_scores(scores - scores.mean(-1, keepdims=True), of).mean()
+    )
+    (found,) = mean_of_own(own, of)
+    # 0.1 · (1 − 1/4), and two centrings of four leave 3/4 of the noise's variance twice.
+    assert found.value == pytest.approx(0.075, abs=0.03)
+    half = 1.96 * 0.05 * 0.75 / np.sqrt(28)
+    assert half / 2 < found.value - (found.ci_low or 0) < 3 * half
+    assert found.p is not None and found.p < 0.001
+
+
+def test_the_largest_of_many_layers_is_compared_with_the_largest_of_many() -> None:
+    """Forty layers of nothing: the best of them mostly beats the chance of one layer."""
+    prompts = of_operands(SEED_PROMPTS)
+    rng = np.random.default_rng(0)
+    alone, together = [], []
+    for seed in range(12):
+        score = rng.uniform(size=(12, 40, 4))
+        lens = LensScores(
+            probability=score, said=score, log_odds=score, rank=score, kl=score[..., 0]
+        )
+        rows = VocabularyRows(layers=np.arange(40), seed=score, raw=lens, tuned=None)
+        found = prompt_set_alignment("set", prompts, TASKS, rows, {}, num_layers=40, seed=seed)
+        alone.append(found.layers[found.peak_layer].seed.p)
+        together.append(found.peak.p)
+        assert found.peak.value == found.layers[found.peak_layer].seed.value
+        assert found.peak.null_mean > found.layers[found.peak_layer].seed.null_mean
+    assert np.mean(np.array(alone) <= 0.05) > 0.5
+    assert np.mean(np.array(together) <= 0.05) <= 0.25 and 0.2 < np.mean(together) < 0.8
 
 
 def test_a_task_without_a_word_left_has_no_number() -> None:
