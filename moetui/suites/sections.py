@@ -16,6 +16,7 @@ from moetui.suites import (
     against_null,
     attention_router_sections,
     moe_routing_correlation_sections,
+    shortfalls,
     terms,
 )
 from moetui.suites.moe_routing_correlation_tasks_sections import task_checks
@@ -65,8 +66,7 @@ def sections(result: SuiteResult) -> tuple[Section, ...]:
         *own,
         *published(result),
         sanity(result),
-        *failures(result),
-        *caveats(result),
+        *shortfalls.sections(result),
         *_own_of_nulls(result, own),
         terms.section(result.suite),
         provenance(result),
@@ -299,32 +299,6 @@ def _sanity_checks(found: Sanity) -> Iterator[tuple[str, Value]]:
 def _sanity_layers(found: Sanity) -> Iterator[tuple[Value, ...]]:
     for one in found.layers:
         yield str(one.layer), one.reproduced, one.shuffled, one.ties
-
-
-def failures(result: SuiteResult) -> Iterator[Section]:
-    """What failed or stayed open, and why; once where a model's null models share the reason."""
-    trained = {record.name: record.null_of or record.name for record in result.models}
-    rows: dict[tuple[Value, ...], tuple[Value, ...]] = {}
-    for cell in result.cells:
-        if cell.status != "done":
-            model, why = trained.get(cell.model, cell.model), cell.reason or ""
-            alike = (model, cell.analysis, cell.status, why.replace(cell.model, model))
-            rows.setdefault(alike, (cell.model, cell.analysis, cell.status, why))
-    if rows:
-        columns = ("model", "analysis", "status", "reason")
-        told = tuple(rows.values())
-        yield Section(
-            heading="Failed or inconclusive",
-            tables=(Table(title="Analyses without a full result", columns=columns, rows=told),),
-        )
-
-
-def caveats(result: SuiteResult) -> Iterator[Section]:
-    """What a reader must know before quoting, besides what failed or stayed open."""
-    told = {f"{c.model}, {c.analysis}: {c.reason}" for c in result.cells if c.status != "done"}
-    left = tuple(text for text in dict.fromkeys(result.caveats) if text not in told)
-    if left:
-        yield Section(heading="Caveats", text=left)
 
 
 def provenance(result: SuiteResult) -> Section:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from moetui.suites import against_null
+from moetui.suites import against_null, shortfalls
 from moetui.suites.against_null import SHORT, Found, by_model, short
 from moetui.suites.results import Separation, SuiteResult
-from moetui.suites.sections import answers, caveats, failures, outcomes
+from moetui.suites.sections import answers, outcomes
 from moetui.suites.tables import Section, Table, Value, estimate
 
 
@@ -20,8 +20,7 @@ def summary(result: SuiteResult) -> tuple[Section, ...]:
             tables=(*outcomes(result), *_evidence(result)),
         ),
         _against_null(result),
-        *failures(result),
-        *caveats(result),
+        *shortfalls.sections(result),
     )
 
 

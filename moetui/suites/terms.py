@@ -18,7 +18,8 @@ GENERAL: Terms = (
     ("null [95 %]", "the value under chance: its mean and central 95 % over random draws"),
     ("p", "share of the random draws that are at least as extreme; never below 1 / (draws + 1), "
      "so 0.048 is the least that 20 draws can give and 0.001 that of 999"),
-    ("q", "p adjusted for the number of tests in its family (Benjamini-Hochberg)"),
+    ("q", "p adjusted for the number of tests in its family: false discovery rate, or "
+     "family-wise where its section says so"),
     ("documents, tokens", "sizes; documents are what counts as independent, tokens of one are not"),
     ("n effective", "how many independent tokens carry as much information as those read"),
     ("random weights", "the null model: the same architecture with weights drawn anew, by its own "

@@ -130,7 +130,7 @@ def test_the_summary_of_a_batch_run_shows_its_numbers_and_no_markup(
     print_summary(make_result(f"[red]{HOSTILE}"))
     text = capsys.readouterr().err
     assert f"[{SHARE.ci_low:.3f}, {SHARE.ci_high:.3f}]" in text
-    assert "Not decided against" in text
+    assert "measures that do not tell training from random weights" in text
     assert "[red]a|b" in text and "\x1b" not in text and "\u202e" not in text
 
 

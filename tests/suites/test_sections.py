@@ -10,11 +10,12 @@ import pytest
 from markdown_it import MarkdownIt
 
 from moetui.stats import Statistic
+from moetui.suites import shortfalls
 from moetui.suites.grid import grid
 from moetui.suites.lines import MIN_WIDTH, section_lines, table_lines, text_of
 from moetui.suites.plot import BELOW, GROUND, INTERVAL, NULL, VALUE, bar, bar_lines, legend
 from moetui.suites.report import escaped, report
-from moetui.suites.results import NullVerdict, SuiteResult
+from moetui.suites.results import CellResult, NullVerdict, SuiteResult
 from moetui.suites.sections import Own, sections
 from moetui.suites.summary import summary
 from moetui.suites.tables import Bars, Section, Table, Value
@@ -173,6 +174,32 @@ def test_a_published_value_stands_beside_ours_of_the_same_name() -> None:
 def test_what_failed_or_stayed_open_has_its_reason() -> None:
     assert "no token is in two contexts" in report(make_result())
     assert "no token is in two contexts" in text_of(summary(make_result()), 80)
+
+
+def test_a_reason_that_several_analyses_share_is_told_once() -> None:
+    result = make_result()
+    trained, null = (record.name for record in result.models[:2])
+    analyses = [cell.analysis for cell in result.cells if cell.model == trained]
+
+    def lacking(model: str, analysis: str, reason: str) -> CellResult:
+        return CellResult(
+            model=model, analysis=analysis, status="failed", reason=reason, seconds=0.0, result=None
+        )
+
+    cells = (
+        *(lacking(trained, name, f"no router: {trained}") for name in analyses),
+        *(lacking(null, name, f"no router: {null}") for name in analyses[1:]),
+        lacking(null, analyses[0], "weights cannot be drawn"),
+    )
+    found = msgspec.structs.replace(
+        result, cells=cells, caveats=(f"{trained}, {analyses[0]}: no router: {trained}", "other")
+    )
+    table, noted = tuple(shortfalls.sections(found))
+    assert table.tables[0].rows == (
+        (trained, "all", "failed", f"no router: {trained}"),
+        (null, analyses[0], "failed", "weights cannot be drawn"),
+    )
+    assert noted.text == ("other",)
 
 
 def test_everything_needed_to_repeat_the_run_is_in_the_report() -> None:
