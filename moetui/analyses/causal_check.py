@@ -49,7 +49,7 @@ class PartMoments:
     """What the replacements of R routers and P parts are made of, from one document.
 
     document: its id. tokens: how many. total: float64 [R, P, H], the parts' sum over tokens.
-    one: float32 [R, P, H], the parts at one token, drawn by the seed and the document's id.
+    one: float32 [R, P, H], the parts at one token, drawn by the seed and the text.
     """
 
     document: str
@@ -137,7 +137,7 @@ def part_moments(trace: Trace, document: str, *, seed: int) -> PartMoments:
     if trace.sources is None:
         raise ValueError("the trace holds no sources")
     parts = trace.sources.parts
-    row = int(_generator(seed, document, 0).integers(len(trace)))
+    row = int(_generator(seed, trace, 0).integers(len(trace)))
     total = parts.sum(axis=0, dtype=np.float64)
     return PartMoments(document=document, tokens=len(trace), total=total, one=parts[row].copy())
 
@@ -152,7 +152,7 @@ def causal_sums(
     seed: int,
     directions: int = DIRECTIONS,
 ) -> CausalSums:
-    """Ask the routers about `tokens` tokens of one document, drawn by seed and id.
+    """Ask the routers about `tokens` tokens of one document, drawn by seed and text.
 
     moments: those of the whole corpus; the resamples are drawn from other documents'.
     Raises ValueError without sources, or where there is no other document.
@@ -160,7 +160,7 @@ def causal_sums(
     others = [one for one in moments if one.document != document]
     if trace.sources is None or not others:
         raise ValueError("a causal check needs sources and another document")
-    rng = _generator(seed, document, 1)
+    rng = _generator(seed, trace, 1)
     rows = np.sort(rng.choice(len(trace), min(tokens, len(trace)), replace=False))
     mean = sum(one.total for one in moments) / sum(one.tokens for one in moments)
     donors = rng.integers(len(others), size=len(rows))
@@ -345,5 +345,6 @@ def _ask(
     )
 
 
-def _generator(seed: int, document: str, purpose: int) -> np.random.Generator:
-    return np.random.default_rng([seed, purpose, zlib.crc32(document.encode())])
+def _generator(seed: int, trace: Trace, purpose: int) -> np.random.Generator:
+    """By the tokens, not the name: one text is asked about in one way, wherever it comes from."""
+    return np.random.default_rng([seed, purpose, zlib.crc32(trace.token_ids.tobytes())])
