@@ -10,11 +10,14 @@ import sys
 import time
 from pathlib import Path
 
-SMALL = [
-    "--parameter", "corpus_documents=30",
-    "--parameter", "corpus_tokens=16",
-    "--null-model",
-]  # fmt: skip
+# A run of attention_router on the demo model that takes seconds, and still has a dozen cells.
+_FEW = {
+    "corpus_documents": "60", "corpus_tokens": "16", "causal_documents": "6",
+    "causal_tokens": "2", "mined_tokens": "1", "mined_contexts": "3", "shuffles": "1",
+    "source_documents": "6", "source_tokens": "16", "prompts": '["127 + 45 =", "def f(n):"]',
+    "contexts": '{"127": ["111 127", "abc 127"]}',
+}  # fmt: skip
+SMALL = [word for name, value in _FEW.items() for word in ("--parameter", f"{name}={value}")]
 _TIMES = re.compile(rb'"(started|finished)": "[^"]*"|"seconds": [0-9.e+-]+')
 
 
