@@ -102,7 +102,10 @@ def test_equal_logits_have_the_entropy_of_an_even_router():
     assert found.entropy_normalized == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize(("E", "k"), [(4, 1), (8, 2), (16, 4), (64, 8)])
+@pytest.mark.parametrize(
+    ("E", "k"),
+    [(4, 1), (8, 2), *(pytest.param(*size, marks=pytest.mark.slow) for size in [(16, 4), (64, 8)])],
+)
 def test_the_chance_margin_is_what_random_routers_show_on_average(E, k):
     # Every router beside its own chance level: few experts deviate less than their source does.
     rng = np.random.default_rng(0)

@@ -112,6 +112,7 @@ def test_where_wordings_are_seen_operands_are_not() -> None:
         assert not set(coded.operands[train]) & set(coded.operands[test])
 
 
+@pytest.mark.slow
 def test_labels_that_features_know_nothing_of_are_not_recognised() -> None:
     """Also where every wording has a direction of its own, which is what prompts look like."""
     coded, found, p = items_of(), [], []

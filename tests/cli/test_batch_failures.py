@@ -282,6 +282,7 @@ def test_ctrl_c_while_the_model_loads_ends_the_run(tmp_path: Path) -> None:
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_run_that_is_ended_from_outside_goes_on_from_its_cells(
     number: int, tmp_path: Path

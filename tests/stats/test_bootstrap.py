@@ -99,6 +99,7 @@ def test_fewer_than_a_thousand_resamples_are_refused():
         document_bootstrap(ratio_of_sums([1], [2]), 1, seed=0, resamples=999)
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_truth_in_95_percent_of_clustered_samples():
     rng = np.random.default_rng(2024)
     runs, truth, covered, token_covered = 800, 0.2, 0, 0

@@ -134,6 +134,7 @@ def documents_of(seed, planted=0.0, per_domain=25, E=8):
     return np.array([rng.multinomial(100, t) for t in taste]), domains
 
 
+@pytest.mark.slow
 def test_domains_without_a_difference_are_called_different_at_the_level_only():
     found = [domain_test(*documents_of(seed), seed=seed) for seed in range(60)]
     assert np.mean([f.information.p <= 0.05 for f in found]) <= 0.05 + 3 * np.sqrt(0.0475 / 60)

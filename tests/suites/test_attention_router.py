@@ -262,10 +262,11 @@ def test_single_experts_are_asked_about_at_the_last_layer_or_at_a_given_one():
         assert found.shares.tokens <= 20 * 12 and found.shares.completeness == 0
         return found.shares
 
-    assert (shares().layer, shares().earlier) == (4, (0, 1, 2, 3))
+    last = shares()
+    assert (last.layer, last.earlier) == (4, (0, 1, 2, 3))
     assert (shares(layers=[1, 3]).layer, shares(source_layer=2).layer) == (3, 2)
     # The fake model's experts add nothing.
-    assert {one.across_tokens.value for one in shares().experts} == {0}
+    assert {one.across_tokens.value for one in last.experts} == {0}
 
 
 def test_single_experts_that_cannot_be_told_apart_have_the_reason():

@@ -49,6 +49,7 @@ def measured(path):
     return tuple(map(int, out.split()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".jsonl", ".txt"])
 def test_memory_does_not_grow_with_the_corpus(tmp_path, suffix):
     peaks = []
