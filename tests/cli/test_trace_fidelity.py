@@ -91,6 +91,7 @@ def test_the_shares_are_those_counted_one_by_one(
     assert document["prompt"]["tokens"] == ["127", " +", " 45", " ="]
 
 
+@pytest.mark.slow
 def test_eight_bits_differ_less_than_four_and_the_same_checkpoint_not_at_all(
     four_bits: Path, eight_bits: Path, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:

@@ -95,6 +95,7 @@ def test_a_layer_of_nothing_but_attention_is_no_dense_mlp(pattern: str, dense: b
     assert model.trace(np.arange(1, 9)).completeness.max() < 1e-5
 
 
+@pytest.mark.slow
 def test_the_readme_shows_the_table_as_it_is_now() -> None:
     text = README.read_text(encoding="utf-8")
     assert written(text) == text, "python -m tests.model.matrix --write"

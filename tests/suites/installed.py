@@ -34,17 +34,30 @@ def finish(folder: Path, *arguments: str) -> bytes:
     return timeless(folder / "result.json")
 
 
-def kill_after(folder: Path, seconds: float, *arguments: str) -> bool:
-    """Start a run and kill it; whether it was still running then."""
-    process = subprocess.Popen(
-        command(*arguments, "-o", "result.json", "--progress", "off"),
-        cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+def events(folder: Path, *arguments: str) -> int:
+    """How many lines of progress a whole run tells."""
+    run = subprocess.run(
+        command(*arguments, "-o", "told.json", "--progress", "json"),
+        cwd=folder, check=True, capture_output=True, timeout=600,
     )  # fmt: skip
+    return sum(line.startswith(b"{") for line in run.stderr.splitlines())
+
+
+def kill_after(folder: Path, told: int, seconds: float, *arguments: str) -> bool:
+    """Start a run and kill it `seconds` after it has told so many lines of its progress; whether
+    it was still running then."""
+    process = subprocess.Popen(
+        command(*arguments, "-o", "result.json", "--progress", "json"),
+        cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    for _ in range(told):
+        process.stderr.readline()
     time.sleep(seconds)
     running = process.poll() is None
     if running:
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    process.communicate()
     return running
 
 

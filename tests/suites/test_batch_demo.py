@@ -27,7 +27,8 @@ pytestmark = pytest.mark.skipif(
 def document(tmp_path_factory):
     run = subprocess.run(
         [*COMMAND, "-m", "demo", "-o", "-", "--parameter", "corpus_documents=20",
-         "--parameter", "mined_contexts=20", "--parameter", "mined_tokens=1", "--progress", "off"],
+         "--parameter", "mined_contexts=20", "--parameter", "mined_tokens=1",
+         "--parameter", "causal_tokens=3", "--parameter", "shuffles=1", "--progress", "off"],
         capture_output=True, check=True, cwd=tmp_path_factory.mktemp("cwd"), timeout=300,
     )  # fmt: skip
     assert b"Seed rule" in run.stderr
