@@ -158,18 +158,18 @@ def expert_sums(
 def permuted_powers(
     found: ExpertSources,
     num_experts: int,
-    document: str,
+    text: str,
     *,
     seed: int,
     shift_invariant: bool = True,
 ) -> Numbers:
     """float64 [999, M, X]: Σ_t ⟨z̃_c(π t), z̃(t)⟩, all experts by the same permutation π of the
-    document's tokens, drawn by seed and the document's id."""
+    document's tokens, drawn by seed and the document's text."""
     slots = _Slots(found, num_experts, shift_invariant=shift_invariant)
     M, X = len(found.layers), num_experts
     rows = np.flatnonzero(slots.keep)
     # Row t of z̃_c stands beside row π t of z̃; tokens that do not count are not exchanged.
-    rng = np.random.default_rng([seed, zlib.crc32(document.encode())])
+    rng = np.random.default_rng([seed, zlib.crc32(text.encode())])
     orders = rng.permuted(np.tile(np.arange(len(rows)), (PERMUTATIONS, 1)), axis=1)
     place = np.searchsorted(rows, slots.tokens)
     products = slots.added @ slots.z[rows].T

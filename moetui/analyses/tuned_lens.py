@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from moetui.analyses.corpus_used import CorpusUsed
 from moetui.stats import Estimator, Statistic, document_intervals
 from moetui.trace import Forward, ModelInfo, Trace, TunedLens
 from moetui.trace.types import Floats
@@ -48,9 +49,11 @@ class LayerFit(msgspec.Struct, frozen=True, kw_only=True):
 class TunedLensFit(msgspec.Struct, frozen=True, kw_only=True, tag="tuned_lens"):
     """The fit of a tuned lens; layers is empty, with the reason, where there is none.
 
-    corpus_tokens: of all calibration documents; fit_*, held_out_*: what was used of them.
+    corpus: the calibration documents, None where none were asked for; corpus_tokens: of all of
+    them; fit_*, held_out_*: what was used of them.
     """
 
+    corpus: CorpusUsed | None
     reason: str | None
     corpus_documents: int
     corpus_tokens: int
@@ -82,8 +85,10 @@ class LayerFidelity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LensFidelity(msgspec.Struct, frozen=True, kw_only=True, tag="lens_fidelity"):
-    """How far each layer's reading is from the model's output, on text that fitted nothing."""
+    """How far each layer's reading is from the model's output, on text that fitted nothing.
+    corpus: these evaluation documents."""
 
+    corpus: CorpusUsed | None
     layers: tuple[LayerFidelity, ...]
 
 
@@ -130,13 +135,16 @@ def fitted_lens(
     )
 
 
-def tuned_lens_fit(found: FittedLens) -> TunedLensFit:
+def tuned_lens_fit(found: FittedLens, corpus: CorpusUsed | None) -> TunedLensFit:
     """What a reader must know of a fit."""
     lens = found.lens
     corpus_tokens = int(found.counts.sum())
     if lens is None:
         return TunedLensFit(
-            reason=found.reason, corpus_documents=found.documents, corpus_tokens=corpus_tokens
+            corpus=corpus,
+            reason=found.reason,
+            corpus_documents=found.documents,
+            corpus_tokens=corpus_tokens,
         )
 
     def statistic(value: float) -> Statistic:
@@ -149,6 +157,7 @@ def tuned_lens_fit(found: FittedLens) -> TunedLensFit:
         )
 
     return TunedLensFit(
+        corpus=corpus,
         reason=None,
         corpus_documents=found.documents,
         corpus_tokens=corpus_tokens,
@@ -203,7 +212,9 @@ def leaving_streams(trace: Trace) -> Floats:
     return trace.streams.leaving
 
 
-def lens_fidelity(parts: Sequence[FidelityRows], *, seed: int) -> LensFidelity:
+def lens_fidelity(
+    parts: Sequence[FidelityRows], corpus: CorpusUsed | None, *, seed: int
+) -> LensFidelity:
     """KL by layer with intervals over documents."""
     raw = np.concatenate([part.raw for part in parts])
     tuned = np.concatenate([part.tuned for part in parts])
@@ -213,6 +224,7 @@ def lens_fidelity(parts: Sequence[FidelityRows], *, seed: int) -> LensFidelity:
     of_tuned = _by_layer(tuned, sizes, seed) if both else [None] * raw.shape[1]
     saved = _by_layer(raw - tuned, sizes, seed) if both else [None] * raw.shape[1]
     return LensFidelity(
+        corpus=corpus,
         layers=tuple(
             LayerFidelity(layer=layer, raw=one, tuned=other, saved=gain)
             for layer, (one, other, gain) in enumerate(zip(of_raw, of_tuned, saved, strict=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Optional, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 import msgspec
 
@@ -104,13 +104,13 @@ def _pane(name: str, view: type) -> type:
         PaneDocument,
         f"{name}_export",
         pane=Literal[name],
-        view=Optional[view],  # noqa: UP045
+        view=view | None,
     )
 
 
 def _screen() -> type:
     """An export of the whole screen: every pane's view under its name."""
-    views = [(name, Optional[view]) for name, view in _views().items()]  # noqa: UP045
+    views = [(name, view | None) for name, view in _views().items()]
     return _narrowed(ScreenDocument, "screen_export", panes=msgspec.defstruct("views", views))
 
 

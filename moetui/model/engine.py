@@ -12,28 +12,19 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from moetui.errors import MoetuiError
 from moetui.trace import (
     Ending,
-    ExpertSources,
     Failure,
-    Forward,
-    Intervention,
-    ModelInfo,
     Phase,
-    Prompt,
     Recording,
     Snapshot,
     Study,
-    Trace,
-    TunedLens,
-    WordReadout,
 )
-from moetui.trace.types import ExpertIds, Floats, Ints
 
 if TYPE_CHECKING:
     from moetui.model.model import Model
@@ -53,109 +44,6 @@ class _Command:
 
     act: Callable[[], None]
     stop: threading.Event
-
-
-@dataclass(frozen=True)
-class _Stoppable:
-    """A model as a study sees it: before every forward pass it looks whether it was stopped."""
-
-    model: Forward
-    stop: threading.Event
-
-    @property
-    def info(self) -> ModelInfo:
-        return self.model.info
-
-    def token_text(self, token_id: int) -> str:
-        return self.model.token_text(token_id)
-
-    def tokenize(self, text: str) -> Ints:
-        return self.model.tokenize(text)
-
-    def token_id(self, text: str) -> int | None:
-        return self.model.token_id(text)
-
-    def read_words(
-        self,
-        streams: Floats,
-        token_ids: Sequence[int] | Ints,
-        *,
-        layers: Sequence[int] | None = None,
-        tuned: TunedLens | None = None,
-        in_full: bool = False,
-    ) -> WordReadout:
-        self._go_on()
-        return self.model.read_words(
-            streams, token_ids, layers=layers, tuned=tuned, in_full=in_full
-        )
-
-    def fit_tuned_lens(
-        self, documents: Sequence[Prompt], held_out: Sequence[Prompt], *, seed: int
-    ) -> TunedLens:
-        self._go_on()
-        return self.model.fit_tuned_lens(documents, held_out, seed=seed)
-
-    def trace(
-        self,
-        text_or_ids: Prompt,
-        *,
-        lens: int = 5,
-        residuals: bool = True,
-        streams: bool = False,
-        sources: Sequence[int] = (),
-        interventions: Sequence[Intervention] = (),
-    ) -> Trace:
-        self._go_on()
-        return self.model.trace(
-            text_or_ids,
-            lens=lens,
-            residuals=residuals,
-            streams=streams,
-            sources=sources,
-            interventions=interventions,
-        )
-
-    def continuation(
-        self,
-        text_or_ids: Prompt,
-        max_tokens: int,
-        *,
-        until: Callable[[str], bool] = lambda text: False,
-    ) -> str:
-        self._go_on()
-        return self.model.continuation(text_or_ids, max_tokens, until=until)
-
-    def next_logits(self, text_or_ids: Prompt) -> Floats:
-        self._go_on()
-        return self.model.next_logits(text_or_ids)
-
-    @property
-    def routes_error(self) -> str | None:
-        return self.model.routes_error
-
-    def routes(self, layer: int, streams: Floats) -> ExpertIds:
-        self._go_on()
-        return self.model.routes(layer, streams)
-
-    @property
-    def expert_sources_error(self) -> str | None:
-        return self.model.expert_sources_error
-
-    def expert_sources(self, text_or_ids: Prompt, layer: int) -> ExpertSources:
-        self._go_on()
-        return self.model.expert_sources(text_or_ids, layer)
-
-    def nll(self, text_or_ids: Prompt, interventions: Sequence[Intervention] = ()) -> Floats:
-        self._go_on()
-        return self.model.nll(text_or_ids, interventions)
-
-    def kl(self, text_or_ids: Prompt, interventions: Sequence[Intervention]) -> Floats:
-        self._go_on()
-        return self.model.kl(text_or_ids, interventions)
-
-    def _go_on(self) -> None:
-        if self.stop.is_set():
-            raise _StoppedError
 
 
 class EngineThread:
@@ -310,10 +198,16 @@ class EngineThread:
         if now.model is not asked_of.model or now.recording is not asked_of.recording:
             self._note("a study was left out: it was asked of another model or run")
             return
+
+        def go_on() -> None:
+            if stop.is_set():
+                raise _StoppedError
+
         self._publish(phase=Phase.STUDYING, failure=None, detail="", finding=None)
         try:
-            for finding in job(_Stoppable(self._model, stop)):
-                self._publish(finding=finding)
+            with self._model.before_passes(go_on):
+                for finding in job(self._model):
+                    self._publish(finding=finding)
         except _StoppedError:
             self._note("stopped a study")
         self._publish(phase=Phase.READY, memory_bytes=self._memory())

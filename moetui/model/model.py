@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ from moetui.model.likelihood import kl, next_logits, nll
 from moetui.model.prepare import Intervening
 from moetui.model.probe import Probe
 from moetui.model.readings import LazyReadings, make_sources, make_streams, read
-from moetui.model.records import LayerRecord, PassRecord, Want
+from moetui.model.records import PassRecord, Want, leaving
 from moetui.model.routes import Routes
 from moetui.model.text import TokenTexts
 from moetui.model.tokenizer import encode
@@ -85,6 +85,7 @@ class Model(LensReading, ExpertReading):
             routing_error=probe.routing_error,
         )
         self._intervening = Intervening(abilities)
+        self._before_pass: Callable[[], None] = _nothing
         self._routes = Routes(network, self.architecture, self.capture)
 
     def tokenize(self, text: str) -> Ids:
@@ -191,6 +192,16 @@ class Model(LensReading, ExpertReading):
         """
         return self._intervening.block(interventions)
 
+    @contextmanager
+    def before_passes(self, look: Callable[[], None]) -> Iterator[None]:
+        """Inside the block `look` is called before every pass over a text; what it raises ends
+        whatever is under way, which is how a study is stopped."""
+        self._before_pass = look
+        try:
+            yield
+        finally:
+            self._before_pass = _nothing
+
     def nll(
         self, text_or_ids: str | Sequence[int] | Ids, interventions: Sequence[Intervention] = ()
     ) -> Floats:
@@ -246,6 +257,7 @@ class Model(LensReading, ExpertReading):
     def _run(self, edits: Edits, ids: Ids, cache: Any) -> mx.array:
         """Logits [1, T, V] of one pass, not evaluated."""
         if edits is NONE:
+            self._before_pass()
             plain: mx.array = self.network(mx.array(ids)[None], cache=cache)
             return plain
         logits = self._prefill_pass(ids, cache, Want(residuals=False), edits).logits
@@ -323,6 +335,7 @@ class Model(LensReading, ExpertReading):
         return self._prefill_pass(ids, make_prompt_cache(self.network), want, edits)
 
     def _prefill_pass(self, ids: Ids, cache: Any, want: Want, edits: Edits) -> PassRecord:
+        self._before_pass()
         records: list[PassRecord] = []
         with self.capture.on(want, records.append, edits):
             self.network(mx.array(ids)[None], cache=cache)
@@ -380,7 +393,5 @@ class Model(LensReading, ExpertReading):
         )
 
 
-def leaving(layers: Sequence[LayerRecord], rows: slice | mx.array) -> mx.array:
-    """[P, N, H]: the residual stream after every layer at `rows`, in the model's own type."""
-    streams = [layer.leaving for layer in layers if layer.leaving is not None]
-    return mx.stack([stream[0, rows] for stream in streams], axis=1)
+def _nothing() -> None:
+    """What is done before a pass that nobody wants to stop."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import mlx.core as mx
@@ -84,3 +85,9 @@ class PassRecord:
 
     layers: list[LayerRecord]
     logits: mx.array | None = None
+
+
+def leaving(layers: Sequence[LayerRecord], rows: slice | mx.array) -> mx.array:
+    """[P, N, H]: the residual stream after every layer at `rows`, in the model's own type."""
+    streams = [layer.leaving for layer in layers if layer.leaving is not None]
+    return mx.stack([stream[0, rows] for stream in streams], axis=1)

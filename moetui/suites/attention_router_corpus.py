@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -32,7 +31,7 @@ from moetui.analyses.token_identity import (
     token_sums,
 )
 from moetui.stats import MIN_DOCUMENTS
-from moetui.suites.corpus import MAX_CHARACTERS, Sample, open_corpus, sample
+from moetui.suites.documents import Documents, in_parts, some_of
 from moetui.suites.layers import LayersAsked, routing_layers
 from moetui.suites.plan import Needs, Outcome, Part, Step
 from moetui.suites.sanity import no_router
@@ -40,12 +39,7 @@ from moetui.trace import Forward, ModelInfo
 from moetui.trace.types import Ints
 
 CORPUS = "corpus_decomposition"
-# Documents of one part: what is lost at most when a run is cut off.
-DOCUMENTS_A_PART = 25
 NO_CORPUS = "no corpus was asked for (corpus_documents=0)"
-# Characters kept of a document for each token that is asked for.
-_CHARACTERS_A_TOKEN = 16
-_T = TypeVar("_T")
 
 
 class Text(msgspec.Struct, frozen=True):
@@ -65,21 +59,14 @@ class Texts(msgspec.Struct, frozen=True, kw_only=True):
     tokens: int | None = None
 
 
-class CorpusPlan:
-    """Which documents are read; drawn when first asked for."""
+class CorpusPlan(Documents):
+    """Evaluation documents, and the layers as asked for."""
 
     def __init__(
         self, corpus: str | Path | None, *, documents: int, max_tokens: int, layers: LayersAsked
     ) -> None:
-        self._corpus, self._documents = corpus, documents
+        super().__init__(corpus, "evaluation", documents=documents, tokens=max_tokens)
         self.max_tokens, self.layers = max_tokens, layers
-        self.named = None if corpus is None else str(corpus)
-        self.sample = lru_cache(maxsize=4)(self._drawn)
-
-    @property
-    def empty(self) -> bool:
-        """Whether no corpus was asked for."""
-        return not self._documents
 
     def parts(
         self, *, seed: int, limit: int | None = None, tokens: int | None = None
@@ -88,27 +75,18 @@ class CorpusPlan:
         if self.empty:
             return ()
         found = some_of(self.sample(seed).documents, limit, seed)
-        documents = [Text(one.id, one.text) for one in found]
         return tuple(
             Part(
-                name=f"documents {start + 1}-{min(start + DOCUMENTS_A_PART, len(documents))}",
+                name=name,
                 inputs=Texts(
-                    documents=tuple(documents[start : start + DOCUMENTS_A_PART]),
+                    documents=tuple(Text(one.id, one.text) for one in documents),
                     max_tokens=self.max_tokens,
                     layers=self.layers,
                     tokens=tokens,
                 ),
-                tokens=min(DOCUMENTS_A_PART, len(documents) - start) * self.max_tokens,
+                tokens=len(documents) * self.max_tokens,
             )
-            for start in range(0, len(documents), DOCUMENTS_A_PART)
-        )
-
-    def _drawn(self, seed: int) -> Sample:
-        return sample(
-            open_corpus(self._corpus, "evaluation"),
-            self._documents,
-            seed=seed,
-            max_characters=min(MAX_CHARACTERS, self.max_tokens * _CHARACTERS_A_TOKEN),
+            for name, documents in in_parts(found)
         )
 
 
@@ -142,10 +120,9 @@ class CorpusDecompositionAnalysis:
     def __init__(self, plan: CorpusPlan) -> None:
         self._plan = plan
 
-    @property
-    def settings(self) -> Any:
-        """Layers, length and the corpus's name; which documents is in the parts."""
-        return [self._plan.layers, self._plan.max_tokens, self._plan.named]
+    def settings(self, *, seed: int) -> Any:
+        """Layers, length and what is said of the corpus."""
+        return [self._plan.layers, self._plan.max_tokens, self._plan.used(seed)]
 
     def unfit(self, info: ModelInfo) -> str | None:
         """A model without routers, or no corpus."""
@@ -233,8 +210,7 @@ class CausalCheckAnalysis:
     def __init__(self, plan: CorpusPlan, *, documents: int, tokens: int) -> None:
         self._plan, self._documents, self._tokens = plan, documents, tokens
 
-    @property
-    def settings(self) -> Any:
+    def settings(self, *, seed: int) -> Any:
         """The layers."""
         return self._plan.layers
 
@@ -293,7 +269,9 @@ class TokenIdentityAnalysis:
 
     def __init__(self, plan: CorpusPlan) -> None:
         self._plan = plan
-        self.settings: Any = None
+
+    def settings(self, *, seed: int) -> None:
+        """Nothing: all is in the parts."""
 
     def unfit(self, info: ModelInfo) -> str | None:
         """A model without routers, or no corpus."""
@@ -319,15 +297,6 @@ class TokenIdentityAnalysis:
         if found is None:
             return Outcome(None, "no token has all its router logits")
         return Outcome(found, found.reason)
-
-
-def some_of(documents: Sequence[_T], limit: int | None, seed: int | Sequence[int]) -> list[_T]:
-    """`limit` of the documents at random, in their order; all of them for None or where there are
-    no more. The first ones of a corpus are of one kind: corpora are sorted by domain or source."""
-    if limit is None or limit >= len(documents):
-        return list(documents)
-    rows = np.random.default_rng(seed).choice(len(documents), limit, replace=False)
-    return [documents[row] for row in np.sort(rows).tolist()]
 
 
 def undecomposed(info: ModelInfo, sums: Sequence[DocumentSums | None]) -> str | None:

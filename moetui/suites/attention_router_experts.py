@@ -56,10 +56,9 @@ class SourceExpertsAnalysis:
     def __init__(self, plan: CorpusPlan, *, asked: bool) -> None:
         self._plan, self._asked = plan, asked
 
-    @property
-    def settings(self) -> Any:
-        """Layers, length and the corpus's name; which documents is in the parts."""
-        return [self._plan.layers, self._plan.max_tokens, self._plan.named]
+    def settings(self, *, seed: int) -> Any:
+        """Layers, length and what is said of the corpus."""
+        return [self._plan.layers, self._plan.max_tokens, self._plan.used(seed)]
 
     def unfit(self, info: ModelInfo) -> str | None:
         """A model without routers, no documents, or no experts before the router.
@@ -95,7 +94,9 @@ class SourceExpertsAnalysis:
             ids = model.tokenize(document.text)[: given.max_tokens]
             found = model.expert_sources(ids, router)
             sums.append(expert_sums(found, X, shift_invariant=invariant))
-            permuted += permuted_powers(found, X, document.id, seed=seed, shift_invariant=invariant)
+            permuted += permuted_powers(
+                found, X, document.text, seed=seed, shift_invariant=invariant
+            )
             step(len(sums), len(given.documents))
         return ReadExperts(tuple(sums), permuted.astype(np.float32))
 

@@ -19,7 +19,8 @@ from moetui.analyses.attention_router import (
 from moetui.analyses.context_sensitivity import context_sensitivity
 from moetui.analyses.context_uses import WordUses, frequent_tokens, mined_uses, word_uses
 from moetui.analyses.router_evidence import DocumentSums
-from moetui.suites.attention_router_corpus import CORPUS, some_of, undecomposed
+from moetui.suites.attention_router_corpus import CORPUS, undecomposed
+from moetui.suites.documents import some_of
 from moetui.suites.layers import LayersAsked, routing_layers
 from moetui.suites.plan import Needs, Outcome, Part, Step
 from moetui.suites.sanity import no_router
@@ -52,8 +53,7 @@ class Decomposition:
     def __init__(self, prompts: Sequence[str], layers: LayersAsked) -> None:
         self._inputs = Prompts(prompts=tuple(prompts), layers=layers)
 
-    @property
-    def settings(self) -> Any:
+    def settings(self, *, seed: int) -> Any:
         """The layers."""
         return self._inputs.layers
 
@@ -134,8 +134,7 @@ class ContextSensitivityAnalysis:
         self._layers = layers
         self._tokens, self._contexts, self._shuffles = tokens, contexts, shuffles
 
-    @property
-    def settings(self) -> Any:
+    def settings(self, *, seed: int) -> Any:
         """The layers."""
         return self._layers
 

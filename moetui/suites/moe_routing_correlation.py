@@ -25,6 +25,7 @@ from moetui.analyses.task_prompts import (
 )
 from moetui.analyses.task_words import Prompt, of_operands, of_wordings
 from moetui.errors import UsageError
+from moetui.suites.documents import Documents
 from moetui.suites.layers import LayersAsked
 from moetui.suites.moe_routing_correlation_lens import (
     ExpertWordsAnalysis,
@@ -38,7 +39,6 @@ from moetui.suites.moe_routing_correlation_tasks import (
     VirtualExpertAnalysis,
 )
 from moetui.suites.moe_routing_correlation_tuned import (
-    Documents,
     LensFidelityAnalysis,
     TunedLensAnalysis,
 )
@@ -51,6 +51,8 @@ from moetui.suites.sanity import SanityAnalysis
 OLMOE, LLAMA = "allenai/OLMoE-1B-7B-0924", "meta-llama/Llama-3.2-1B"
 GPT_OSS = "openai/gpt-oss-20b"
 DEMO, DEMO_DENSE = "demo", "demo-dense"
+# Of each calibration document, for how frequent tokens are: as long as the bundled ones.
+CALIBRATION_TOKENS = 512
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -167,13 +169,23 @@ class MoeRoutingCorrelation:
         self.analyses: tuple[Analysis, ...] = (
             SanityAnalysis([item.prompt for item in items], max_tokens=64, layers="all"),
             TunedLensAnalysis(
-                Documents(corpus, "calibration", documents=given.calibration_documents),
+                Documents(
+                    corpus,
+                    "calibration",
+                    documents=given.calibration_documents,
+                    tokens=CALIBRATION_TOKENS,
+                ),
                 fit_documents=given.fit_documents,
                 tokens=given.fit_tokens,
                 asked=given.tuned_lens,
             ),
             LensFidelityAnalysis(
-                Documents(corpus, "evaluation", documents=given.evaluation_documents),
+                Documents(
+                    corpus,
+                    "evaluation",
+                    documents=given.evaluation_documents,
+                    tokens=given.evaluation_tokens,
+                ),
                 tokens=given.evaluation_tokens,
                 positions=given.evaluation_positions,
             ),

@@ -131,8 +131,7 @@ class VocabularyAlignmentAnalysis:
     def __init__(self, prompts: WordPrompts) -> None:
         self._prompts = prompts
 
-    @property
-    def settings(self) -> tuple[str, ...]:
+    def settings(self, *, seed: int) -> tuple[str, ...]:
         """The tasks in order, columns of the scores, and what is made of them."""
         return (*self._prompts.tasks, CORRECTED_DEFINITION)
 
@@ -207,7 +206,9 @@ class ExpertWordsAnalysis:
     name = "expert_words"
     needs: tuple[str, ...] = (VocabularyAlignmentAnalysis.name,)
     partial_type: Any = ReadExperts
-    settings = None
+
+    def settings(self, *, seed: int) -> None:
+        """Nothing: all is in the parts."""
 
     def unfit(self, info: ModelInfo) -> str | None:
         """A dense model has no experts; that is an answer."""

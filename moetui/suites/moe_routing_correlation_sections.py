@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TypeVar
 
+from moetui.analyses.corpus_used import CorpusUsed
 from moetui.analyses.expert_words import ExpertWords
 from moetui.analyses.tuned_lens import LensFidelity, TunedLensFit
 from moetui.analyses.vocabulary_alignment import (
@@ -166,8 +167,20 @@ def _fidelity(result: SuiteResult) -> Iterator[Section]:
         for model, fit in _each(result, TunedLensFit)
         if fit.rank is not None
     ]
+    corpora = (
+        *(fit.corpus for _, fit in _each(result, TunedLensFit)),
+        *(found.corpus for _, found in _each(result, LensFidelity)),
+    )
+    used = dict.fromkeys(_documents(corpus) for corpus in corpora if corpus is not None)
     if tables:
-        yield Section(heading="Raw and tuned lens", text=tuple(fits), tables=tuple(tables))
+        text = (*fits, *used)
+        yield Section(heading="Raw and tuned lens", text=text, tables=tuple(tables))
+
+
+def _documents(used: CorpusUsed) -> str:
+    """Which documents, of how many, and what must be known of them."""
+    told = f"{used.corpus}: {used.sampled} of {used.available:,} documents ({used.digest[:12]})"
+    return f"{told}; {used.caveat}" if used.caveat else told
 
 
 def _experts(result: SuiteResult) -> Iterator[Section]:

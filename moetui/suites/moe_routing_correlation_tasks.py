@@ -75,8 +75,7 @@ class ProbeAnalysis:
     ) -> None:
         self._pairs, self._depths, self._seed_items = pairs, depths, seed_items
 
-    @property
-    def settings(self) -> tuple[float, ...]:
+    def settings(self, *, seed: int) -> tuple[float, ...]:
         """The depths, which name the layers in the result."""
         return self._depths
 
@@ -142,12 +141,14 @@ class AccuracyAnalysis:
     name = "accuracy"
     needs: tuple[str, ...] = ()
     partial_type = AnsweredItems
-    settings = None
 
     def __init__(
         self, *, per_task: int = 50, seed_items: tuple[TaskPrompt, ...] = SEED_PROMPTS
     ) -> None:
         self._per_task, self._seed_items = per_task, seed_items
+
+    def settings(self, *, seed: int) -> None:
+        """Nothing: all is in the parts."""
 
     def unfit(self, info: ModelInfo) -> str | None:
         """Every model writes."""
@@ -223,8 +224,7 @@ class VirtualExpertAnalysis:
     def __init__(self, *, depth: float = DEPTH) -> None:
         self._depth = depth
 
-    @property
-    def settings(self) -> float:
+    def settings(self, *, seed: int) -> float:
         """The depth."""
         return self._depth
 

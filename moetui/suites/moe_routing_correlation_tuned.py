@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,13 +15,11 @@ from moetui.analyses.tuned_lens import (
     lens_fidelity,
     tuned_lens_fit,
 )
-from moetui.suites.corpus import Sample, Split, open_corpus, sample
+from moetui.suites.documents import Documents, in_parts
 from moetui.suites.plan import Needs, Outcome, Part, Step
 from moetui.trace import Forward, ModelInfo
 
 TUNED_LENS = "tuned_lens"
-# Documents of one part, and characters kept of each.
-DOCUMENTS_A_PART, CHARACTERS = 25, 8192
 
 
 class FitInputs(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,24 +40,6 @@ class EvaluationInputs(msgspec.Struct, frozen=True, kw_only=True):
     positions: int
 
 
-class Documents:
-    """A sample of one half of a corpus, drawn when first asked for."""
-
-    def __init__(self, corpus: str | Path | None, split: Split, *, documents: int) -> None:
-        self._corpus, self._split, self._documents = corpus, split, documents
-        self.sample = lru_cache(maxsize=2)(self._drawn)
-
-    def texts(self, seed: int) -> tuple[str, ...]:
-        """The texts; none where none was asked for."""
-        if not self._documents:
-            return ()
-        return tuple(found.text for found in self.sample(seed).documents)
-
-    def _drawn(self, seed: int) -> Sample:
-        corpus = open_corpus(self._corpus, self._split)
-        return sample(corpus, self._documents, seed=seed, max_characters=CHARACTERS)
-
-
 class TunedLensAnalysis:
     """`tuned_lens`: how often each token occurs in calibration text, and translators fitted to it.
 
@@ -71,13 +49,16 @@ class TunedLensAnalysis:
     name = TUNED_LENS
     needs: tuple[str, ...] = ()
     partial_type: Any = FittedLens
-    settings = None
 
     def __init__(
         self, calibration: Documents, *, fit_documents: int, tokens: int, asked: bool | None
     ) -> None:
         self._calibration = calibration
         self._fit_documents, self._tokens, self._asked = fit_documents, tokens, asked
+
+    def settings(self, *, seed: int) -> Any:
+        """What is said of the corpus."""
+        return self._calibration.used(seed)
 
     def unfit(self, info: ModelInfo) -> str | None:
         """A model whose lens cannot be read has no use for it."""
@@ -111,7 +92,7 @@ class TunedLensAnalysis:
     def reduce(self, info: ModelInfo, partials: Sequence[FittedLens], *, seed: int) -> Outcome:
         """Sizes and what stopped the training."""
         (found,) = partials
-        return Outcome(tuned_lens_fit(found), found.reason)
+        return Outcome(tuned_lens_fit(found, self._calibration.used(seed)), found.reason)
 
 
 class LensFidelityAnalysis:
@@ -120,10 +101,13 @@ class LensFidelityAnalysis:
     name = "lens_fidelity"
     needs: tuple[str, ...] = (TUNED_LENS,)
     partial_type: Any = FidelityRows
-    settings = None
 
     def __init__(self, evaluation: Documents, *, tokens: int, positions: int) -> None:
         self._evaluation, self._tokens, self._positions = evaluation, tokens, positions
+
+    def settings(self, *, seed: int) -> Any:
+        """What is said of the corpus."""
+        return self._evaluation.used(seed)
 
     def unfit(self, info: ModelInfo) -> str | None:
         """A model whose lens cannot be read has none to judge."""
@@ -131,18 +115,15 @@ class LensFidelityAnalysis:
 
     def parts(self, *, seed: int) -> tuple[Part, ...]:
         """25 documents each."""
-        texts = self._evaluation.texts(seed)
         return tuple(
             Part(
-                name=f"documents {start + 1}-{min(start + DOCUMENTS_A_PART, len(texts))}",
+                name=name,
                 inputs=EvaluationInputs(
-                    texts=texts[start : start + DOCUMENTS_A_PART],
-                    tokens=self._tokens,
-                    positions=self._positions,
+                    texts=texts, tokens=self._tokens, positions=self._positions
                 ),
-                tokens=self._tokens * len(texts[start : start + DOCUMENTS_A_PART]),
+                tokens=self._tokens * len(texts),
             )
-            for start in range(0, len(texts), DOCUMENTS_A_PART)
+            for name, texts in in_parts(self._evaluation.texts(seed))
         )
 
     def read(
@@ -164,4 +145,4 @@ class LensFidelityAnalysis:
         """Intervals over documents; a raw lens alone is a result as well."""
         if not partials:
             return Outcome(None, "no evaluation documents were asked for")
-        return Outcome(lens_fidelity(partials, seed=seed))
+        return Outcome(lens_fidelity(partials, self._evaluation.used(seed), seed=seed))

@@ -62,8 +62,7 @@ class Analysis(Protocol):
     def partial_type(self) -> Any:
         """Type of what a part leaves."""
 
-    @property
-    def settings(self) -> Any:
+    def settings(self, *, seed: int) -> Any:
         """What `reduce` depends on besides what it is given."""
 
     def unfit(self, info: ModelInfo) -> str | None:

@@ -39,8 +39,7 @@ class SanityAnalysis:
     def __init__(self, texts: Sequence[str], *, max_tokens: int, layers: LayersAsked) -> None:
         self._inputs = SanityInputs(texts=tuple(texts), max_tokens=max_tokens, layers=layers)
 
-    @property
-    def settings(self) -> Any:
+    def settings(self, *, seed: int) -> Any:
         """The layers."""
         return self._inputs.layers
 

@@ -210,7 +210,7 @@ def _statistics(
         # What stands in the result of the model besides what its parts left.
         model=info,
         analysis=_code(analysis),
-        settings=analysis.settings,
+        settings=analysis.settings(seed=run.seed),
         parts=own.keys,
         seed=run.seed,
     )

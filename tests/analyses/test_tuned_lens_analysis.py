@@ -49,7 +49,7 @@ def test_documents_that_stop_the_fit_are_not_fitted_to() -> None:
     assert len(set(firsts)) == 13
     expected = np.bincount([1 + i for i in range(40) for _ in range(2)] + [60] * 40, minlength=61)
     assert np.array_equal(found.counts, expected)
-    told = tuned_lens_fit(found)
+    told = tuned_lens_fit(found, None)
     assert (told.corpus_documents, told.corpus_tokens, told.fit_documents) == (40, 120, 10)
     assert told.layers[0].tuned.value == 0.5 and told.layers[0].tuned.ci_low is None
 
@@ -63,7 +63,7 @@ def test_without_a_fit_there_is_a_reason_and_the_counts(texts, asked, reason) ->
     found = fit(of, texts, asked=asked)
     assert found.lens is None and reason in found.reason and not of.fitted
     assert found.counts.sum() == 3 * len(texts)
-    assert tuned_lens_fit(found).layers == ()
+    assert tuned_lens_fit(found, None).layers == ()
 
 
 def test_fidelity_is_the_mean_divergence_of_the_positions_read() -> None:
@@ -72,7 +72,7 @@ def test_fidelity_is_the_mean_divergence_of_the_positions_read() -> None:
     rows = fidelity_rows(
         of, TEXTS[:30], lens, tokens=3, positions=3, seed=0, step=lambda done, total: None
     )
-    found = lens_fidelity([rows], seed=0)
+    found = lens_fidelity([rows], None, seed=0)
 
     def kl(table: np.ndarray) -> np.ndarray:
         p, q = (z - np.log(np.exp(z).sum(-1, keepdims=True)) for z in (of._logits("")[:3], table))
@@ -93,7 +93,7 @@ def test_documents_count_by_their_positions_and_give_an_interval() -> None:
     sizes = rng.integers(1, 9, 60)
     raw = rng.gamma(2, size=(60, 2)) * sizes[:, None]
     rows = FidelityRows(raw=raw, tuned=np.empty((0, 2)), positions=sizes)
-    first = lens_fidelity([rows], seed=0).layers[0]
+    first = lens_fidelity([rows], None, seed=0).layers[0]
     assert first.raw.value == pytest.approx(raw[:, 0].sum() / sizes.sum())
     assert first.raw.ci_low is not None and first.raw.ci_low < first.raw.value
     assert first.tuned is None and first.saved is None
