@@ -213,7 +213,7 @@ def test_tmux_is_asked_for_what_slows_or_hides_keys_and_mouse(
     fake.write_text(f'#!/bin/sh\ncase "$*" in {cases}esac\n')
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv("TMUX", "/tmp/somewhere,1,0")
+    monkeypatch.setenv("TMUX", "somewhere,1,0")
     monkeypatch.setenv("TERM", term)
     check = terminal.tmux()
     assert check.found == f"tmux 3.4: Esc waits {escape_time} ms, mouse {mouse}"
