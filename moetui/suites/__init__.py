@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from moetui.suites.names import NAMES, STUDIES, canonical
 from moetui.suites.results import SuiteResult, read_result, result_json, write_result
 
 if TYPE_CHECKING:
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
     from moetui.suites.plan import Suite
     from moetui.suites.progress import Progress
     from moetui.suites.ranks import Ranks
-
-NAMES = ("attention_router", "moe_routing_correlation")
 
 __all__ = [
     "NAMES",
@@ -109,9 +108,14 @@ def suite(
     from moetui.errors import UsageError
     from moetui.suites.parameters import nearest
 
+    name = canonical(name)
     if name not in NAMES:
         raise UsageError(
             f"no suite {name!r}", f"did you mean {nearest(name, NAMES)}? see `moetui batch --help`"
         )
+    if name in STUDIES:
+        from moetui.suites.moe_dynamics import study_suite
+
+        return study_suite(name, parameters or {}, corpus=corpus)
     made: Suite = import_module(f"moetui.suites.{name}").suite(parameters or {}, corpus=corpus)
     return made

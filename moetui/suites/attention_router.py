@@ -195,9 +195,9 @@ class AttentionRouter:
         """Headline numbers, see `moetui.suites.attention_router_measures`."""
         return measures(model, cells)
 
-    def conclude(self, cells: Sequence[CellResult]) -> Verdicts:
+    def conclude(self, cells: Sequence[CellResult]) -> tuple[Verdicts, ...]:
         """Seed rule and corrected rule, see `moetui.suites.attention_router_verdict`."""
-        return conclude(cells)
+        return (conclude(cells),)
 
     def caveats(self, cells: Sequence[CellResult]) -> tuple[str, ...]:
         """Of the run as a whole."""

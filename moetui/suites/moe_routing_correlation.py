@@ -216,9 +216,9 @@ class MoeRoutingCorrelation:
         """Headline numbers, see `moetui.suites.moe_routing_correlation_measures`."""
         return measures(model, cells)
 
-    def conclude(self, cells: Sequence[CellResult]) -> Verdicts:
+    def conclude(self, cells: Sequence[CellResult]) -> tuple[Verdicts, ...]:
         """Seed rule and corrected rule, see `moetui.suites.moe_routing_correlation_verdict`."""
-        return conclude(cells)
+        return (conclude(cells),)
 
     def caveats(self, cells: Sequence[CellResult]) -> tuple[str, ...]:
         """Of the run as a whole."""

@@ -24,10 +24,10 @@ from moetui.suites.results import (
     Measure,
     ModelRecord,
     SuiteResult,
-    Verdict,
     results_of,
 )
 from moetui.suites.tables import Section, Table, Value
+from moetui.suites.verdict_sections import verdicts
 from moetui.trace import ModelInfo
 
 # What a check is called, and what came of it.
@@ -60,7 +60,7 @@ def sections(result: SuiteResult) -> tuple[Section, ...]:
     own = _own(result, null=False)
     return (
         question(result),
-        verdicts(result),
+        *verdicts(result),
         measures(result),
         *against_null.sections(result),
         *own,
@@ -106,81 +106,6 @@ def question(result: SuiteResult) -> Section:
         text=(result.question, f"Words and signs are explained under “{terms.HEADING}”."),
         tables=(Table(title="Models", columns=columns, rows=rows),),
     )
-
-
-def verdicts(result: SuiteResult) -> Section:
-    """The seed's verdict beside the corrected one, with rule, evidence and why they differ."""
-    both = (result.verdict.seed, result.verdict.corrected)
-    evidence = tuple(
-        (verdict.label, measure.model, measure.name, measure.statistic)
-        for verdict in both
-        for measure in verdict.evidence
-    )
-    columns = ("rule", "model", "measure", "value")
-    table = Table(title="What the verdicts rest on", columns=columns, rows=evidence)
-    rules = (
-        f"{_capital(verdict.label).removesuffix(' rule')} rule in full: {verdict.rule}."
-        for verdict in both
-    )
-    return Section(
-        heading="Verdicts",
-        text=(*answers(result), *rules),
-        tables=(*outcomes(result), *((table,) if evidence else ())),
-    )
-
-
-def answers(result: SuiteResult) -> tuple[str, ...]:
-    """Both verdicts in words, why they differ, and what they are worth beside random weights."""
-    both = (result.verdict.seed, result.verdict.corrected)
-    return (
-        *map(_answer, both),
-        f"Why they differ: {result.verdict.why_they_differ}",
-        *_of_random_weights(result),
-    )
-
-
-def outcomes(result: SuiteResult) -> Iterator[Table]:
-    """What both rules say of the trained models and of the same models with random weights."""
-    if not result.null_verdicts:
-        return
-    trained = tuple(record.name for record in result.models if record.null_of is None)
-    found = [(trained, result.verdict), *((n.models, n.verdict) for n in result.null_verdicts)]
-    seed, corrected = result.verdict.seed, result.verdict.corrected
-    yield Table(
-        title="The same rules on random weights",
-        columns=("weights", seed.label, corrected.label),
-        rows=tuple((", ".join(n), v.seed.outcome, v.corrected.outcome) for n, v in found),
-    )
-
-
-def _of_random_weights(result: SuiteResult) -> Iterator[str]:
-    """An answer that random weights get too is no finding about training."""
-    null_of = {record.name: record.null_of or "" for record in result.models}
-    for verdict in (result.verdict.seed, result.verdict.corrected):
-        alike = [
-            against_null.short(found.models[0], null_of.get(found.models[0], ""))
-            for found in result.null_verdicts
-            for theirs in (found.verdict.seed, found.verdict.corrected)
-            if (theirs.label, theirs.outcome) == (verdict.label, verdict.outcome)
-        ]
-        label = _capital(verdict.label)
-        if alike:
-            yield (
-                f"{label}: with {' and with '.join(alike)} the answer is {verdict.outcome} as "
-                "well; it says nothing about what training did."
-            )
-        elif result.null_verdicts:
-            yield f"{label}: no random weights get this answer ({verdict.outcome})."
-
-
-def _answer(verdict: Verdict) -> str:
-    """Whose rule, and what it says."""
-    said = verdict.statement.removeprefix(f"{verdict.outcome}: ")
-    return f"{_capital(verdict.label)}: {verdict.outcome}: {said}."
-
-
-def _capital(label: str) -> str:
-    return f"{label[:1].upper()}{label[1:]}"
 
 
 def measures(result: SuiteResult) -> Section:

@@ -59,6 +59,8 @@ class FakeModel:
         lens=5,
         residuals=True,
         streams=False,
+        attention=False,
+        expert_outputs=False,
         sources=(),
         interventions=(),
     ):

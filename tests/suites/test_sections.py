@@ -46,21 +46,23 @@ def test_a_null_and_p_and_q_stand_beside_the_value_that_they_judge() -> None:
 def test_both_verdicts_their_rules_and_why_they_differ_are_said() -> None:
     text, result = report(make_result()), make_result()
     text = " ".join(text.split())
-    for verdict in (result.verdict.seed, result.verdict.corrected):
+    for verdict in (result.verdicts[0].seed, result.verdicts[0].corrected):
         assert f"{verdict.outcome}: {verdict.statement}." in text
         assert f"rule in full: {verdict.rule}." in text
-    assert result.verdict.why_they_differ in text
+    assert result.verdicts[0].why_they_differ in text
 
 
 def test_an_answer_that_random_weights_get_too_is_called_no_finding() -> None:
     result = make_result()
-    verdict = result.verdict
+    verdict = result.verdicts[0]
     other = msgspec.structs.replace(verdict.corrected, outcome="H3")
     null = result.models[-1].name
     found = msgspec.structs.replace(
         result,
         null_verdicts=(
-            NullVerdict(models=(null,), verdict=msgspec.structs.replace(verdict, corrected=other)),
+            NullVerdict(
+                models=(null,), verdicts=(msgspec.structs.replace(verdict, corrected=other),)
+            ),
         ),
     )
     for text in (report(found), text_of(summary(found), 80)):
