@@ -1,0 +1,169 @@
+"""Prediction of experts as the published experiments score it, with what their scores leave out.
+
+They fit a linear map to a few prompts and score it on the same prompts: by whether the foretold
+top expert is the top expert, by whether any of the k foretold experts is among the k used, and by
+the share of the used ones that would have been fetched. Beside each stands what a constant answer
+reaches on the same prompts, and the published kind of correlation has its null.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import comb
+
+import msgspec
+import numpy as np
+from numpy.typing import ArrayLike
+
+from moetui.analyses.expert_ranks import Numbers, multi_hot, ranks
+from moetui.stats import Statistic, permutation_test
+
+DEFINITION = (
+    "as published: a linear map, fitted by least squares to the prompts' last tokens and scored "
+    "on the same tokens. Accuracy: the foretold top expert is the top expert. Any overlap: one of "
+    "the k experts foretold is among the k used. Fetched: share of the k used that are foretold. "
+    "Constant: the same scores for always naming the k most frequent experts of these prompts"
+)
+AS_PUBLISHED = "as published: scored on the prompts that it was fitted to; no interval, no null"
+CORRELATION_NULL = (
+    "largest |r| over features, experts and layers; null: the same where features are exchanged "
+    "among prompts"
+)
+_RIDGE = 1e-9
+
+
+class Scores(msgspec.Struct, frozen=True, kw_only=True):
+    """Shares, means over the prompts."""
+
+    accuracy: float
+    any_overlap: float
+    fetched: float
+
+
+class LayerScores(msgspec.Struct, frozen=True, kw_only=True):
+    """One decoder layer, or (layer None) the mean over layers. constant: see DEFINITION."""
+
+    layer: int | None
+    fitted: Scores
+    constant: Scores
+
+
+class SeedPrediction(msgspec.Struct, frozen=True, kw_only=True):
+    """The published scores. chance_overlap: any overlap of k experts drawn at random.
+
+    correlation: the largest |r| of a feature and "the expert is used", where features are few
+    enough to be looked at one by one; None else.
+    """
+
+    definition: str
+    prompts: int
+    features: int
+    layers: tuple[LayerScores, ...]
+    mean: LayerScores
+    chance_overlap: float
+    correlation: Statistic | None = None
+
+
+def seed_prediction(
+    features: Sequence[ArrayLike],
+    experts: Sequence[ArrayLike],
+    layers: Sequence[int],
+    *,
+    num_experts: int,
+    correlate: bool,
+    seed: int,
+) -> SeedPrediction:
+    """Scores at each of `layers`: features [P, F] and experts [P, k], best first, of P prompts.
+
+    Raises ValueError for no layers or no prompts.
+    """
+    if not layers or not len(np.asarray(experts[0])):
+        raise ValueError("a prediction needs layers and prompts")
+    x = [np.asarray(one, float) for one in features]
+    chosen = [np.asarray(one) for one in experts]
+    found = tuple(
+        LayerScores(
+            layer=layer,
+            fitted=_scores(_least_squares(at, multi_hot(used, num_experts)), used),
+            constant=_scores(
+                np.tile(multi_hot(used, num_experts).mean(axis=0), (len(used), 1)), used
+            ),
+        )
+        for layer, at, used in zip(layers, x, chosen, strict=True)
+    )
+    k = int(chosen[0].shape[1])
+    return SeedPrediction(
+        definition=DEFINITION,
+        prompts=len(chosen[0]),
+        features=x[0].shape[1],
+        layers=found,
+        mean=LayerScores(
+            layer=None,
+            fitted=_mean([one.fitted for one in found]),
+            constant=_mean([one.constant for one in found]),
+        ),
+        chance_overlap=chance_overlap(num_experts, k),
+        correlation=_correlation(x, chosen, num_experts, seed) if correlate else None,
+    )
+
+
+def chance_overlap(E: int, k: int) -> float:
+    """Chance that two sets of k of E experts drawn at random have one in common."""
+    return 1 - comb(E - k, k) / comb(E, k)
+
+
+def _scores(told: Numbers, used: ArrayLike) -> Scores:
+    ids = np.asarray(used)
+    places = ranks(told, ids)
+    k = int((ids >= 0).sum(axis=1).max(initial=1))
+    inside = (places < k).sum(axis=1)
+    return Scores(
+        accuracy=float((places[:, 0] == 0).mean()),
+        any_overlap=float((inside > 0).mean()),
+        fetched=float((inside / np.maximum((ids >= 0).sum(axis=1), 1)).mean()),
+    )
+
+
+def _least_squares(features: Numbers, targets: Numbers) -> Numbers:
+    """What the map says of the prompts that it was fitted to, by their kernel: features may be
+    more than prompts."""
+    x = features - features.mean(axis=0)
+    spread = x.std(axis=0)
+    x = x / np.where(spread > 0, spread, 1.0)
+    kernel, mean = x @ x.T, targets.mean(axis=0)
+    small = _RIDGE * max(float(np.trace(kernel)), 1.0) * np.eye(len(x))
+    told: Numbers = kernel @ np.linalg.solve(kernel + small, targets - mean) + mean
+    return told
+
+
+def _mean(some: Sequence[Scores]) -> Scores:
+    return Scores(
+        accuracy=float(np.mean([one.accuracy for one in some])),
+        any_overlap=float(np.mean([one.any_overlap for one in some])),
+        fetched=float(np.mean([one.fetched for one in some])),
+    )
+
+
+def _correlation(
+    features: Sequence[Numbers], experts: Sequence[ArrayLike], E: int, seed: int
+) -> Statistic | None:
+    x = [_standard(one) for one in features]
+    y = [_standard(multi_hot(one, E)) for one in experts]
+    P = len(x[0])
+
+    def largest(order: ArrayLike) -> float:
+        return max(float(np.abs(a[order].T @ b).max()) / P for a, b in zip(x, y, strict=True))
+
+    if P < 3:
+        return None
+    rows = np.arange(P)
+    found = permutation_test(largest(rows), lambda rng: largest(rng.permutation(P)), seed=seed)
+    return msgspec.structs.replace(found, n_documents=P, caveat=CORRELATION_NULL)
+
+
+def _standard(values: Numbers) -> Numbers:
+    """Columns of mean 0 and variance 1; 0 where they do not vary."""
+    centred = values - values.mean(axis=0)
+    spread = values.std(axis=0)
+    scaled: Numbers = centred / np.where(spread > 1e-12, spread, np.inf)
+    return scaled
