@@ -7,9 +7,11 @@ PREVIOUS ones before it, itself, all others.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from moetui.trace.types import Floats
+
+Numbers = NDArray[np.float64]
 
 PREVIOUS = 8
 # Of every head: first position, 8 … 1 tokens before, self, the rest, and the entropy in nats.
@@ -56,8 +58,7 @@ def seed_features(attention: Floats, row: int) -> Floats:
     return found
 
 
-def _entropy(p: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> np.ndarray[
-    tuple[int, ...], np.dtype[np.float64]
-]:
+def _entropy(p: Numbers) -> Numbers:
     """Nats, over the last axis."""
-    return -(p * np.log(np.where(p > 0, p, 1.0))).sum(axis=-1)
+    nats: Numbers = -(p * np.log(np.where(p > 0, p, 1.0))).sum(axis=-1)
+    return nats

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from moetui.analyses.attention_features import attention_features
+from moetui.analyses.corpus_used import CorpusUsed
 from moetui.analyses.expert_ranks import (
     Hits,
     Numbers,
@@ -111,14 +112,17 @@ class AttentionRouting(msgspec.Struct, frozen=True, kw_only=True, tag="attention
     """What foretells the experts of a token, beside its identity.
 
     k: experts that are foretold, as many as a token uses. chance: recall@k of k experts drawn at
-    random. fit_documents, documents: that the predictors were fitted to and judged on; sampled: at
-    most so many tokens of each. coverage: share of the judged tokens whose identity the table
-    knows. missing: predictor → why it is not there.
+    random. fit_corpus, corpus: where the documents are from that the predictors were fitted to and
+    judged on; fit_documents, documents: how many; sampled: at most so many tokens of each.
+    coverage: share of the judged tokens whose identity the table knows. missing: predictor → why
+    it is not there.
     """
 
     definition: str
     gain_definition: str
     null: str
+    fit_corpus: CorpusUsed | None = None
+    corpus: CorpusUsed | None = None
     k: int
     chance: float
     layers: tuple[LayerPrediction, ...]
@@ -307,9 +311,7 @@ def _predicted(
         if name in hits
     ]
     plain = [
-        Predicted(
-            predictor=name, recall=recall(hits[name], totals, 0, seed=seed, tokens=tokens)
-        )
+        Predicted(predictor=name, recall=recall(hits[name], totals, 0, seed=seed, tokens=tokens))
         for name in (TOKEN, POPULARITY)
     ]
     return (*made, *plain)

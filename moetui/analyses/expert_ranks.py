@@ -119,6 +119,8 @@ def _judged(
             null_low=float(low),
             null_high=float(high),
             p=permutation_p(found.value, drawn),
-            caveat=joined(found.caveat, f"null: {len(null)} draws"),
+            caveat=joined(
+                found.caveat, f"null: features exchanged within documents, {len(null)} draws"
+            ),
         )
     return warned(found, PREDICTION, documents=int(used.sum()), tokens=tokens)

@@ -13,7 +13,7 @@ from math import comb
 
 import msgspec
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from moetui.analyses.expert_ranks import Numbers, multi_hot, ranks
 from moetui.stats import Statistic, permutation_test
@@ -49,7 +49,8 @@ class LayerScores(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SeedPrediction(msgspec.Struct, frozen=True, kw_only=True):
-    """The published scores. chance_overlap: any overlap of k experts drawn at random.
+    """The published scores. by_prompt: of the fitted map, means over layers. chance_overlap: any
+    overlap of k experts drawn at random.
 
     correlation: the largest |r| of a feature and "the expert is used", where features are few
     enough to be looked at one by one; None else.
@@ -60,6 +61,7 @@ class SeedPrediction(msgspec.Struct, frozen=True, kw_only=True):
     features: int
     layers: tuple[LayerScores, ...]
     mean: LayerScores
+    by_prompt: tuple[Scores, ...]
     chance_overlap: float
     correlation: Statistic | None = None
 
@@ -81,29 +83,27 @@ def seed_prediction(
         raise ValueError("a prediction needs layers and prompts")
     x = [np.asarray(one, float) for one in features]
     chosen = [np.asarray(one) for one in experts]
-    found = tuple(
-        LayerScores(
-            layer=layer,
-            fitted=_scores(_least_squares(at, multi_hot(used, num_experts)), used),
-            constant=_scores(
-                np.tile(multi_hot(used, num_experts).mean(axis=0), (len(used), 1)), used
-            ),
-        )
-        for layer, at, used in zip(layers, x, chosen, strict=True)
-    )
-    k = int(chosen[0].shape[1])
+    hot = [multi_hot(used, num_experts) for used in chosen]
+    fitted = [
+        _by_prompt(_least_squares(at, y), used) for at, y, used in zip(x, hot, chosen, strict=True)
+    ]
+    constant = [
+        _by_prompt(np.tile(y.mean(axis=0), (len(y), 1)), used)
+        for y, used in zip(hot, chosen, strict=True)
+    ]
+    each = np.mean(fitted, axis=0)
     return SeedPrediction(
         definition=DEFINITION,
         prompts=len(chosen[0]),
         features=x[0].shape[1],
-        layers=found,
-        mean=LayerScores(
-            layer=None,
-            fitted=_mean([one.fitted for one in found]),
-            constant=_mean([one.constant for one in found]),
+        layers=tuple(
+            _layer(layer, one, other)
+            for layer, one, other in zip(layers, fitted, constant, strict=True)
         ),
-        chance_overlap=chance_overlap(num_experts, k),
-        correlation=_correlation(x, chosen, num_experts, seed) if correlate else None,
+        mean=_layer(None, each, np.mean(constant, axis=0)),
+        by_prompt=tuple(map(_scores, each)),
+        chance_overlap=chance_overlap(num_experts, int(chosen[0].shape[1])),
+        correlation=_correlation(x, hot, seed) if correlate else None,
     )
 
 
@@ -112,52 +112,50 @@ def chance_overlap(E: int, k: int) -> float:
     return 1 - comb(E - k, k) / comb(E, k)
 
 
-def _scores(told: Numbers, used: ArrayLike) -> Scores:
-    ids = np.asarray(used)
-    places = ranks(told, ids)
-    k = int((ids >= 0).sum(axis=1).max(initial=1))
-    inside = (places < k).sum(axis=1)
-    return Scores(
-        accuracy=float((places[:, 0] == 0).mean()),
-        any_overlap=float((inside > 0).mean()),
-        fetched=float((inside / np.maximum((ids >= 0).sum(axis=1), 1)).mean()),
+def _layer(layer: int | None, fitted: Numbers, constant: Numbers) -> LayerScores:
+    """From [P, 3] each."""
+    return LayerScores(
+        layer=layer, fitted=_scores(fitted.mean(axis=0)), constant=_scores(constant.mean(axis=0))
     )
+
+
+def _scores(values: Numbers) -> Scores:
+    accuracy, any_overlap, fetched = values.tolist()
+    return Scores(accuracy=accuracy, any_overlap=any_overlap, fetched=fetched)
+
+
+def _by_prompt(told: Numbers, used: NDArray[np.int16]) -> Numbers:
+    """[P, 3]: top expert foretold, any of k foretold, share of k foretold."""
+    places = ranks(told, used)
+    wanted = np.maximum((used >= 0).sum(axis=1), 1)
+    inside = (places < int(wanted.max(initial=1))).sum(axis=1)
+    return np.stack([places[:, 0] == 0, inside > 0, inside / wanted], axis=1).astype(float)
 
 
 def _least_squares(features: Numbers, targets: Numbers) -> Numbers:
     """What the map says of the prompts that it was fitted to, by their kernel: features may be
     more than prompts."""
-    x = features - features.mean(axis=0)
-    spread = x.std(axis=0)
-    x = x / np.where(spread > 0, spread, 1.0)
+    x = _standard(features)
     kernel, mean = x @ x.T, targets.mean(axis=0)
     small = _RIDGE * max(float(np.trace(kernel)), 1.0) * np.eye(len(x))
     told: Numbers = kernel @ np.linalg.solve(kernel + small, targets - mean) + mean
     return told
 
 
-def _mean(some: Sequence[Scores]) -> Scores:
-    return Scores(
-        accuracy=float(np.mean([one.accuracy for one in some])),
-        any_overlap=float(np.mean([one.any_overlap for one in some])),
-        fetched=float(np.mean([one.fetched for one in some])),
-    )
-
-
 def _correlation(
-    features: Sequence[Numbers], experts: Sequence[ArrayLike], E: int, seed: int
+    features: Sequence[Numbers], targets: Sequence[Numbers], seed: int
 ) -> Statistic | None:
-    x = [_standard(one) for one in features]
-    y = [_standard(multi_hot(one, E)) for one in experts]
+    x, y = [_standard(one) for one in features], [_standard(one) for one in targets]
     P = len(x[0])
 
-    def largest(order: ArrayLike) -> float:
+    def largest(order: NDArray[np.intp]) -> float:
         return max(float(np.abs(a[order].T @ b).max()) / P for a, b in zip(x, y, strict=True))
 
     if P < 3:
         return None
-    rows = np.arange(P)
-    found = permutation_test(largest(rows), lambda rng: largest(rng.permutation(P)), seed=seed)
+    found = permutation_test(
+        largest(np.arange(P)), lambda rng: largest(rng.permutation(P)), seed=seed
+    )
     return msgspec.structs.replace(found, n_documents=P, caveat=CORRELATION_NULL)
 
 
@@ -167,3 +165,17 @@ def _standard(values: Numbers) -> Numbers:
     spread = values.std(axis=0)
     scaled: Numbers = centred / np.where(spread > 1e-12, spread, np.inf)
     return scaled
+
+
+class SeedAttention(msgspec.Struct, frozen=True, kw_only=True, tag="seed_attention"):
+    """Six features of attention (means over heads: entropy, largest, self, first position, token
+    before, distance), a layer at a time."""
+
+    scores: SeedPrediction
+
+
+class SeedTask(msgspec.Struct, frozen=True, kw_only=True, tag="seed_task"):
+    """The stream that leaves the decoder layer `probe_layer`, and the experts of later layers."""
+
+    probe_layer: int
+    scores: SeedPrediction

@@ -39,9 +39,9 @@ class TokenTable:
     def left_out(self) -> Numbers:
         """float64 [n, E], of the tokens it was fitted to, each without its own document: what it
         would have said of that document, had it not seen it."""
-        pair = np.unique(
-            np.stack([self._documents, self._row]), axis=1, return_inverse=True
-        )[1].reshape(-1)
+        pair = np.unique(np.stack([self._documents, self._row]), axis=1, return_inverse=True)[
+            1
+        ].reshape(-1)
         sums, counts = _summed(pair, self._targets, int(pair.max(initial=-1)) + 1)
         return self._smoothed(
             self._sums[self._row] - sums[pair], self._counts[self._row] - counts[pair]

@@ -12,12 +12,14 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from moetui.analyses.attention_router import CorpusDecomposition, PromptDecomposition
+from moetui.analyses.attention_routing import AttentionRouting
 from moetui.analyses.causal_check import CausalCheck
 from moetui.analyses.context_sensitivity import ContextSensitivity
 from moetui.analyses.expert_words import ExpertWords
 from moetui.analyses.probes import Probes
 from moetui.analyses.routed import RoutingRead
 from moetui.analyses.sanity import Sanity
+from moetui.analyses.seed_prediction import SeedAttention, SeedTask
 from moetui.analyses.source_experts import SourceExperts
 from moetui.analyses.task_accuracy import TaskAccuracy
 from moetui.analyses.token_identity import TokenIdentity
@@ -47,6 +49,9 @@ AnalysisResult = (
     | VocabularyAlignment
     | ExpertWords
     | RoutingRead
+    | SeedAttention
+    | AttentionRouting
+    | SeedTask
     | Sanity
 )
 

@@ -1,0 +1,28 @@
+"""How verdicts of studies put numbers into sentences, and several models into one outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from moetui.stats import Statistic
+
+INCONCLUSIVE = "inconclusive"
+DIFFER = "models differ"
+
+
+def told(statistic: Statistic | None) -> str:
+    """Value and interval: "0.617 [0.612, 0.623]"."""
+    if statistic is None or statistic.value is None:
+        return "unknown"
+    value = f"{statistic.value:.3f}"
+    if statistic.ci_low is None or statistic.ci_high is None:
+        return value
+    return f"{value} [{statistic.ci_low:.3f}, {statistic.ci_high:.3f}]"
+
+
+def agreed(outcomes: Mapping[str, str]) -> str:
+    """The outcome of all models, or that they differ; one that is inconclusive makes it so."""
+    found = set(outcomes.values())
+    if not found or INCONCLUSIVE in found:
+        return INCONCLUSIVE
+    return found.pop() if len(found) == 1 else DIFFER
