@@ -27,7 +27,7 @@ from moetui.analyses.expert_ranks import (
     recalled,
     together,
 )
-from moetui.analyses.ridge import Sample, fitted
+from moetui.analyses.ridge import Predictor, Sample
 from moetui.analyses.token_table import TokenTable
 from moetui.stats import Statistic
 from moetui.trace import Forward
@@ -256,21 +256,17 @@ class _Layer:
             TOKEN: self._hits(ranks(known, asked)),
         }
         self.penalties: dict[str, float] = {}
+        left = Sample(experts=learnt, known=table.left_out(), documents=documents)
+        right = Sample(experts=asked, known=known, documents=self._documents)
         for name in names:
-            left = Sample(
-                features=_features(fit, name, row), experts=learnt, known=table.left_out(),
-                documents=documents,
+            predictor = Predictor(
+                _features(fit, name, row), _features(judge, name, row), documents, [learnt],
+                E=E, size=self._k,
             )  # fmt: skip
-            right = Sample(
-                features=_features(judge, name, row), experts=asked, known=known,
-                documents=self._documents,
-            )  # fmt: skip
-            found, alone, beside = fitted(
-                left, right, seed=seed, shuffles=shuffles, sizes=(self._k,)
-            )
-            self.hits[name] = self._hits(found.alone, alone)
-            self.hits[_added(name)] = self._hits(found.beside, beside)
-            self.penalties[name] = found.penalty
+            told = predictor.told(left, right, sizes=(self._k,), shuffles=shuffles, seed=seed)
+            self.hits[name] = self._hits(told.alone, told.null)
+            self.hits[_added(name)] = self._hits(told.beside, told.null_beside)
+            self.penalties[name] = predictor.penalty
 
     def _hits(self, places: Ranks, null: Numbers | None = None) -> Hits:
         return Hits(hits=self._by_document(recalled(places, (self._k,))), null=null)

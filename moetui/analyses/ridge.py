@@ -6,6 +6,7 @@ grouped cross-validation over whole documents of the calibration half, never on 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,10 +24,9 @@ _KNOWN_PENALTY = 1e-6
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Sample:
-    """n tokens at one layer: features [n, F], their experts [n, k] (of E; below 0: padding), what
-    is known of them besides [n, E], and the number of each one's document [n]."""
+    """n tokens at one layer: their experts [n, k] (of E; below 0: padding), what is known of them
+    besides [n, E], and the number of each one's document [n]."""
 
-    features: Numbers
     experts: NDArray[np.int16]
     known: Numbers
     documents: NDArray[np.int64]
@@ -36,22 +36,21 @@ class Sample:
         all else exchanged: so what was computed of the features alone stays true."""
         order = within_document_shuffle(self.documents, rng)
         return Sample(
-            features=self.features,
-            experts=self.experts[order],
-            known=self.known[order],
-            documents=self.documents,
+            experts=self.experts[order], known=self.known[order], documents=self.documents
         )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Ranked:
-    """Places of the judged tokens' experts: by the features [n, k], and by features and known
-    scores together [n, k]; penalty: the one that was chosen."""
+class Told:
+    """What is said of n judged tokens: scores [n, E] and places [n, k] of their experts by the
+    features; places by features and known scores together. null, null_beside: [shuffles, sizes],
+    experts recalled by either where the features were exchanged."""
 
+    scores: Numbers
     alone: Ranks
     beside: Ranks
-    scores: Numbers
-    penalty: float
+    null: Numbers
+    null_beside: Numbers
 
 
 class Ridge:
@@ -105,56 +104,75 @@ class Factor:
         return alone, alone - of_known @ weights, weights
 
 
-def fitted(
-    train: Sample, test: Sample, *, seed: int, shuffles: int, sizes: tuple[int, ...]
-) -> tuple[Ranked, Numbers, Numbers]:
-    """Ridge fitted to `train`, judged on `test`: places of experts; and hits [shuffles, sizes] by
-    the features alone, and beside the known scores, where the features of tokens were exchanged
-    within their documents, in both samples, and everything fitted anew."""
-    E = train.known.shape[1]
-    ridge = Ridge(train.features)
-    penalty = chosen_penalty(train, E, sizes[0])
-    factor, asked = ridge.factor(penalty), ridge.standardised(test.features)
-    alone, beside = _scores(factor, train, test, asked, E)
-    nulls = np.zeros((2, shuffles, len(sizes)))
-    rng = np.random.default_rng([seed, 8])
-    for draw in range(shuffles):
-        left, right = train.shuffled(rng), test.shuffled(rng)
-        for row, scores in enumerate(_scores(factor, left, right, asked, E)):
-            nulls[row, draw] = recalled(ranks(scores, right.experts), sizes).sum(axis=0)
-    found = Ranked(
-        alone=ranks(alone, test.experts),
-        beside=ranks(beside, test.experts),
-        scores=alone,
-        penalty=penalty,
-    )
-    return found, nulls[0], nulls[1]
+class Predictor:
+    """Features [n, F] of the documents [n] that fit, and of the tokens that are judged [m, F],
+    prepared for the experts of any number of layers. penalty: chosen for `experts`, a layer each
+    ([n, k] of E), by recall@`size`."""
+
+    def __init__(
+        self,
+        fit: ArrayLike,
+        judge: ArrayLike,
+        documents: NDArray[np.int64],
+        experts: Sequence[NDArray[np.int16]],
+        *,
+        E: int,
+        size: int,
+    ) -> None:
+        self.penalty = _chosen_penalty(np.asarray(fit, float), documents, experts, E, size)
+        ridge = Ridge(fit)
+        self._factor, self._asked = ridge.factor(self.penalty), ridge.standardised(judge)
+
+    def told(
+        self, fit: Sample, judge: Sample, *, sizes: tuple[int, ...], shuffles: int, seed: int
+    ) -> Told:
+        """Fitted to one layer's experts and judged on others'; then `shuffles` times where the
+        features of tokens are exchanged within their documents, on both sides."""
+        alone, beside = self._scores(fit, judge)
+        nulls = np.zeros((2, shuffles, len(sizes)))
+        rng = np.random.default_rng([seed, 8])
+        for draw in range(shuffles):
+            left, right = fit.shuffled(rng), judge.shuffled(rng)
+            for row, scores in enumerate(self._scores(left, right)):
+                nulls[row, draw] = recalled(ranks(scores, right.experts), sizes).sum(axis=0)
+        return Told(
+            scores=alone,
+            alone=ranks(alone, judge.experts),
+            beside=ranks(beside, judge.experts),
+            null=nulls[0],
+            null_beside=nulls[1],
+        )
+
+    def _scores(self, fit: Sample, judge: Sample) -> tuple[Numbers, Numbers]:
+        """Scores [m, E] of the judged tokens, by the features and by both."""
+        targets = multi_hot(fit.experts, fit.known.shape[1])
+        alone, features, known = self._factor.both(fit.known, targets)
+        mean, asked = targets.mean(axis=0), self._asked
+        beside = asked @ features + (judge.known - fit.known.mean(axis=0)) @ known
+        return asked @ alone + mean, beside + mean
 
 
-def chosen_penalty(train: Sample, E: int, m: int) -> float:
+def _chosen_penalty(
+    features: Numbers,
+    documents: NDArray[np.int64],
+    experts: Sequence[NDArray[np.int16]],
+    E: int,
+    size: int,
+) -> float:
     """The penalty whose predictions of held-out documents recall the most, the first of equals;
     the middle one where there are fewer documents than folds."""
     from sklearn.model_selection import GroupKFold
 
-    if len(np.unique(train.documents)) < FOLDS:
+    if len(np.unique(documents)) < FOLDS:
         return PENALTIES[len(PENALTIES) // 2]
-    targets = multi_hot(train.experts, E)
+    targets = np.concatenate([multi_hot(one, E) for one in experts], axis=1)
     reached = np.zeros(len(PENALTIES))
-    for fit, held in GroupKFold(FOLDS).split(targets, groups=train.documents):
-        ridge, mean = Ridge(train.features[fit]), targets[fit].mean(axis=0)
-        asked = ridge.standardised(train.features[held])
+    for fit, held in GroupKFold(FOLDS).split(features, groups=documents):
+        ridge, mean = Ridge(features[fit]), targets[fit].mean(axis=0)
+        asked = ridge.standardised(features[held])
         for index, penalty in enumerate(PENALTIES):
-            told = asked @ ridge.factor(penalty).weights(targets[fit] - mean) + mean
-            reached[index] += recalled(ranks(told, train.experts[held]), [m]).sum()
+            told = asked @ ridge.factor(penalty).weights(targets[fit]) + mean
+            for layer, one in enumerate(experts):
+                scores = told[:, layer * E : (layer + 1) * E]
+                reached[index] += recalled(ranks(scores, one[held]), [size]).sum()
     return PENALTIES[int(reached.argmax())]
-
-
-def _scores(
-    factor: Factor, train: Sample, test: Sample, asked: Numbers, E: int
-) -> tuple[Numbers, Numbers]:
-    """Scores [n, E] of the judged tokens, by the features and by both."""
-    targets = multi_hot(train.experts, E)
-    alone, features, known = factor.both(train.known, targets)
-    mean = targets.mean(axis=0)
-    beside = asked @ features + (test.known - train.known.mean(axis=0)) @ known
-    return asked @ alone + mean, beside + mean
