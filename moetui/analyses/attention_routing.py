@@ -20,6 +20,7 @@ from moetui.analyses.expert_ranks import (
     Hits,
     Numbers,
     Ranks,
+    by_document,
     gain,
     multi_hot,
     ranks,
@@ -248,9 +249,7 @@ class _Layer:
         table = TokenTable(_joined(fit, "ids"), targets, documents)
         known = table.scores(_joined(judge, "ids"))
         popular = np.tile(table.popularity, (len(asked), 1))
-        self.totals: Numbers = self._by_document((asked >= 0).sum(axis=1).astype(float)[:, None])[
-            :, 0
-        ]
+        self.totals: Numbers = by_document((asked >= 0).sum(axis=1), self._documents, self._D)
         self.hits: dict[str, Hits] = {
             POPULARITY: self._hits(ranks(popular, asked)),
             TOKEN: self._hits(ranks(known, asked)),
@@ -269,12 +268,8 @@ class _Layer:
             self.penalties[name] = predictor.penalty
 
     def _hits(self, places: Ranks, null: Numbers | None = None) -> Hits:
-        return Hits(hits=self._by_document(recalled(places, (self._k,))), null=null)
-
-    def _by_document(self, values: Numbers) -> Numbers:
-        sums = np.zeros((self._D, values.shape[1]))
-        np.add.at(sums, self._documents, values)
-        return sums
+        found = recalled(places, (self._k,))
+        return Hits(hits=by_document(found, self._documents, self._D), null=null)
 
 
 def _features(some: Sequence[ReadTokens], name: Feature, row: int) -> Numbers:

@@ -44,6 +44,14 @@ def recalled(places: Ranks, sizes: Sequence[int]) -> Numbers:
     return np.stack([(places < m).sum(axis=1) for m in sizes], axis=1).astype(float)
 
 
+def by_document(values: ArrayLike, documents: ArrayLike, D: int) -> Numbers:
+    """float64 [D, …], sums of values [n, …] of D documents whose numbers are documents [n]."""
+    found = np.asarray(values, float)
+    sums = np.zeros((D, *found.shape[1:]))
+    np.add.at(sums, np.asarray(documents), found)
+    return sums
+
+
 def first(scores: Numbers, m: int) -> NDArray[np.int16]:
     """int16 [n, m], the m experts of the largest scores [n, E], best first, equal ones by id."""
     return np.argsort(-scores, axis=1, kind="stable")[:, :m].astype(np.int16)

@@ -22,6 +22,7 @@ from moetui.analyses.sanity import Sanity
 from moetui.analyses.seed_prediction import SeedAttention, SeedTask
 from moetui.analyses.source_experts import SourceExperts
 from moetui.analyses.task_accuracy import TaskAccuracy
+from moetui.analyses.task_aware import TaskAware
 from moetui.analyses.token_identity import TokenIdentity
 from moetui.analyses.tuned_lens import LensFidelity, TunedLensFit
 from moetui.analyses.virtual_experts import VirtualExperts
@@ -52,6 +53,7 @@ AnalysisResult = (
     | SeedAttention
     | AttentionRouting
     | SeedTask
+    | TaskAware
     | Sanity
 )
 

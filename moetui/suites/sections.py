@@ -20,7 +20,7 @@ from moetui.suites import (
     shortfalls,
     terms,
 )
-from moetui.suites.moe_dynamics import attention_routing_sections
+from moetui.suites.moe_dynamics import attention_routing_sections, task_aware_sections
 from moetui.suites.moe_routing_correlation_tasks_sections import task_checks
 from moetui.suites.names import studied
 from moetui.suites.results import (
@@ -56,6 +56,7 @@ OWN: Mapping[str, Own] = {
     "attention_router": Own(attention_router_sections.sections),
     "moe_routing_correlation": Own(moe_routing_correlation_sections.sections, checks=task_checks),
     "attention_routing": Own(attention_routing_sections.sections),
+    "task_aware": Own(task_aware_sections.sections),
 }
 
 
