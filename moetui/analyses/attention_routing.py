@@ -44,7 +44,8 @@ DEFINITION = (
     "which experts a token has, fitted to the calibration documents (penalty by grouped "
     "cross-validation over whole documents of these), judged on the evaluation documents. Router "
     "input: what the router itself reads, so it is the most that a linear reading can find. "
-    "Attention output: what attention added to the stream in this layer. Residual before: the "
+    "Attention output: what attention (or the mixer in its place) added to the stream in this "
+    "layer. Residual before: the "
     "stream as it enters the layer. Attention pattern: the real probabilities of every head, "
     "binned relative to the token. Token identity: a table of the calibration documents, backed "
     "off to popularity; popularity: the k most frequent experts, for every token"
@@ -216,10 +217,15 @@ def documents_of(some: Sequence[ReadTokens]) -> np.ndarray[tuple[int], np.dtype[
 
 
 def _missing(some: Sequence[ReadTokens], no_pattern: str | None) -> dict[str, str]:
-    if all(one.attention_pattern is not None for one in some):
-        return {}
-    pattern: Feature = "attention pattern"
-    return {pattern: no_pattern or "one of the layers has no attention over the tokens"}
+    """Features that some layer does not have, and why."""
+    found: dict[str, str] = {}
+    output, pattern = FEATURES[1], FEATURES[3]
+    added = np.max([np.abs(one.attention_output).max(axis=(0, 2)) for one in some], axis=0)
+    if not added.all():
+        found[output] = "one of the layers adds nothing to the stream before its router"
+    if any(one.attention_pattern is None for one in some):
+        found[pattern] = no_pattern or "one of the layers has no attention over the tokens"
+    return found
 
 
 def _joined(some: Sequence[ReadTokens], name: Literal["ids", "experts"]) -> Ints:

@@ -33,10 +33,10 @@ from moetui.analyses.ridge import Predictor, Sample
 from moetui.analyses.token_table import TokenTable
 from moetui.stats import Statistic
 from moetui.trace import NO_EXPERT, Forward
-from moetui.trace.types import ExpertIds, Floats, Ints
+from moetui.trace.types import ExpertIds, Floats, Ints, Streams
 
 PROBE, BESIDE = "probe", "probe and token"
-GATE_AT_PROBE, GATE_BEFORE = "gate, at the probe", "gate, one layer early"
+GATE_AT_PROBE, GATE_BEFORE = "gate, at the probe", "gate, one router early"
 PREVIOUS, POPULARITY = "previous token", "popularity"
 PREDICTORS = (PROBE, BESIDE, GATE_AT_PROBE, GATE_BEFORE, TOKEN, PREVIOUS, POPULARITY)
 # What a probe must beat to be worth training: all that is known when it is asked.
@@ -47,7 +47,7 @@ DEFINITION = (
     "calibration documents (penalty by grouped cross-validation over whole documents of these), "
     "judged on the evaluation documents; probe and token: together with the table's scores. Gate: "
     "the later router itself, asked about the stream that leaves the probe's layer, or about the "
-    "one that the router a layer earlier reads (Fate). Token identity: a table of the calibration "
+    "one that the router before it reads (Fate). Token identity: a table of the calibration "
     "documents, backed off to popularity; previous token: what the token before used in that "
     "layer; popularity: the most frequent experts of the calibration documents. What names k "
     "experts only is filled up with popular ones where m is more"
@@ -64,8 +64,8 @@ class ProbedDocument:
 
     ids: int32 [T]; experts: int16 [T, L, k], all layers that route. stream: float32 [T, H], as it
     leaves the probe's layer. at_probe, before: int16 [T, R, k], what the routers of the R later
-    layers choose for that stream, and for the one at the router a decoder layer earlier; None
-    where they were not asked.
+    layers choose for that stream, and for the one that the router before theirs reads; None where
+    they were not asked.
     """
 
     id: str
@@ -160,7 +160,7 @@ def read_probed(
     width = trace.expert_ids.shape[2]
     at_probe = [_wide(model.routes(layer, left), width) for layer in targets if asked]
     before = [
-        _wide(model.routes(layer, streams.at_router[:, layer - 1]), width)
+        _wide(model.routes(layer, _earlier(streams, layer, model.info.moe_layers, left)), width)
         for layer in targets
         if asked
     ]
@@ -172,6 +172,14 @@ def read_probed(
         at_probe=np.stack(at_probe, axis=1) if asked else None,
         before=np.stack(before, axis=1) if asked else None,
     )
+
+
+def _earlier(streams: Streams, layer: int, moe_layers: Sequence[int], left: Floats) -> Floats:
+    """[T, H], what the router before that of `layer` reads, before its norm; where there is none,
+    the probe's own stream. Not simply that of the decoder layer before: where mixers and experts
+    are layers of their own, that is the router's own stream already."""
+    routers = [one for one in moe_layers if one < layer]
+    return streams.at_router[:, routers[-1]] if routers else left
 
 
 def some_tokens(document: ProbedDocument, rows: NDArray[np.intp]) -> ProbedDocument:

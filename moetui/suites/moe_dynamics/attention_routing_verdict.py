@@ -13,7 +13,7 @@ from moetui.analyses.attention_routing import (
 from moetui.analyses.seed_prediction import AS_PUBLISHED, SeedAttention, SeedPrediction
 from moetui.stats import Statistic
 from moetui.stats.minimum import PREDICTION, enough, warning
-from moetui.suites.moe_dynamics.telling import DIFFER, INCONCLUSIVE, agreed, told
+from moetui.suites.moe_dynamics.telling import DIFFER, INCONCLUSIVE, agreed, experts, told
 from moetui.suites.results import CellResult, Measure, Verdict, Verdicts
 
 OUTPUT, PATTERN, CEILING = "attention output", "attention pattern", "router input"
@@ -210,6 +210,8 @@ def _insufficient(
         return warning(PREDICTION, **sizes)
     if found.fit_documents < LEAST_FIT:
         return f"{found.fit_documents} calibration documents, {LEAST_FIT} needed to fit"
+    if OUTPUT in found.missing:
+        return f"{OUTPUT}: {found.missing[OUTPUT]}"
     added = _of(found, OUTPUT).added
     if added is None or added.ci_low is None:
         return (added.caveat if added is not None else None) or "no interval"
@@ -234,7 +236,7 @@ def _sentence(model: str, found: AttentionRouting, outcome: str) -> str:
     left = "unknown" if added.null_mean is None else f"{added.null_mean:.3f}"
     return (
         f"in {model} attention's output {outcome}: it recalls {told(output.recall)} of a token's "
-        f"{found.k} experts, the token alone {told(token.recall)} (gain {told(output.gain)}), "
+        f"{experts(found.k)}, the token alone {told(token.recall)} (gain {told(output.gain)}), "
         f"always the most frequent {told(popular.recall)}; together with the token it recalls "
         f"{told(added)} more than the token alone, {left} where it is exchanged within documents"
     )

@@ -10,7 +10,7 @@ from moetui.analyses.task_aware import BASELINES, PREDICTORS, PROBE, RecallAt, T
 from moetui.stats import Statistic
 from moetui.stats.minimum import PREDICTION, enough, warning
 from moetui.suites.moe_dynamics.attention_routing_verdict import LEAST_FIT, MARGIN, seed_measures
-from moetui.suites.moe_dynamics.telling import DIFFER, INCONCLUSIVE, agreed, told
+from moetui.suites.moe_dynamics.telling import DIFFER, INCONCLUSIVE, agreed, experts, told
 from moetui.suites.results import CellResult, Measure, Verdict, Verdicts
 
 SEED_ACCURACY, SEED_FETCHED = 0.90, 0.50
@@ -221,7 +221,7 @@ def _sentence(model: str, found: TaskAware, outcome: str) -> str:
     )  # fmt: skip
     return (
         f"in {model}, {outcome}: from layer {found.probe_layer} the probe recalls "
-        f"{told(probe.recall)} of the {found.k} experts of later layers ({others}){_saving(found)}"
+        f"{told(probe.recall)} of the {experts(found.k)} of later layers ({others}){_saving(found)}"
     )
 
 

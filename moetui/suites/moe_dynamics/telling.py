@@ -26,3 +26,8 @@ def agreed(outcomes: Mapping[str, str]) -> str:
     if not found or INCONCLUSIVE in found:
         return INCONCLUSIVE
     return found.pop() if len(found) == 1 else DIFFER
+
+
+def experts(k: int) -> str:
+    """ "1 expert", "4 experts"."""
+    return f"{k} expert" if k == 1 else f"{k} experts"
