@@ -48,7 +48,8 @@ DEFINITION = (
     "layer. Residual before: the "
     "stream as it enters the layer. Attention pattern: the real probabilities of every head, "
     "binned relative to the token. Token identity: a table of the calibration documents, backed "
-    "off to popularity; popularity: the k most frequent experts, for every token"
+    "off to popularity as far as documents left out ask for it; popularity: the k most frequent "
+    "experts, for every token"
 )
 GAIN = (
     "gain over token identity: recall@k less that of the table, paired by document. Added to it: "
@@ -252,7 +253,7 @@ class _Layer:
         learnt, asked = (np.concatenate([d.experts[:, row] for d in side]) for side in (fit, judge))
         self._k = asked.shape[1]
         targets, documents = multi_hot(learnt, E), documents_of(fit)
-        table = TokenTable(_joined(fit, "ids"), targets, documents)
+        table = TokenTable(_joined(fit, "ids"), targets, documents, learnt)
         known = table.scores(_joined(judge, "ids"))
         popular = np.tile(table.popularity, (len(asked), 1))
         self.totals: Numbers = by_document((asked >= 0).sum(axis=1), self._documents, self._D)

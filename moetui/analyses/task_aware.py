@@ -282,7 +282,7 @@ class _Work:
         """All predictors at the target layer number `row`."""
         asked = np.concatenate([one.experts[:, self._at[row]] for one in self._judge])
         learnt, E = self._learnt[row], self._E
-        table = TokenTable(self.known_ids, multi_hot(learnt, E), self._fitted)
+        table = TokenTable(self.known_ids, multi_hot(learnt, E), self._fitted, learnt)
         known, popular = table.scores(self.asked_ids), table.popularity
         told = self.predictor.told(
             Sample(experts=learnt, known=table.left_out(), documents=self._fitted),

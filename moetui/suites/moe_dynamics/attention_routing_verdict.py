@@ -13,7 +13,7 @@ from moetui.analyses.attention_routing import (
 from moetui.analyses.seed_prediction import AS_PUBLISHED, SeedAttention, SeedPrediction
 from moetui.stats import Statistic
 from moetui.stats.minimum import PREDICTION, enough, warning
-from moetui.suites.moe_dynamics.telling import DIFFER, INCONCLUSIVE, agreed, experts, told
+from moetui.suites.moe_dynamics.telling import DIFFER, INCONCLUSIVE, agreed, experts, limits, told
 from moetui.suites.results import CellResult, Measure, Verdict, Verdicts
 
 OUTPUT, PATTERN, CEILING = "attention output", "attention pattern", "router input"
@@ -190,14 +190,15 @@ def corrected_outcome(one: Predicted) -> str:
     """The rule on what attention put out; gain and addition have intervals and nulls."""
     gain, added = one.gain, one.added
     assert gain is not None and added is not None
-    if gain.ci_low is None or gain.p is None or added.ci_low is None or added.null_high is None:
+    more, beyond = limits(gain), limits(added)
+    if more is None or beyond is None or gain.p is None or added.null_high is None:
         return INCONCLUSIVE
-    if gain.ci_low > 0 and gain.p <= 0.05:
+    if more[0] > 0 and gain.p <= 0.05:
         return MORE
     bar = max(0.0, added.null_high) + MARGIN
-    if added.ci_low > bar:
+    if beyond[0] > bar:
         return ADDS
-    return NOTHING if added.ci_high is not None and added.ci_high < bar else UNCLEAR
+    return NOTHING if beyond[1] < bar else UNCLEAR
 
 
 def _insufficient(
@@ -213,12 +214,18 @@ def _insufficient(
     if OUTPUT in found.missing:
         return f"{OUTPUT}: {found.missing[OUTPUT]}"
     added = _of(found, OUTPUT).added
-    if added is None or added.ci_low is None:
+    if added is None or limits(added) is None:
         return (added.caveat if added is not None else None) or "no interval"
     return None if added.null_high is not None else "no null was drawn (shuffles=0)"
 
 
 LEAST_FIT = 10
+_DOES = {
+    MORE: MORE,
+    ADDS: ADDS,
+    NOTHING: "foretells nothing beyond the token",
+    UNCLEAR: "may add to the token or not",
+}
 
 
 def _of(found: AttentionRouting, predictor: str) -> Predicted:
@@ -235,7 +242,7 @@ def _sentence(model: str, found: AttentionRouting, outcome: str) -> str:
     assert added is not None
     left = "unknown" if added.null_mean is None else f"{added.null_mean:.3f}"
     return (
-        f"in {model} attention's output {outcome}: it recalls {told(output.recall)} of a token's "
+        f"in {model} attention's output {_DOES[outcome]}: it recalls {told(output.recall)} of a token's "
         f"{experts(found.k)}, the token alone {told(token.recall)} (gain {told(output.gain)}), "
         f"always the most frequent {told(popular.recall)}; together with the token it recalls "
         f"{told(added)} more than the token alone, {left} where it is exchanged within documents"

@@ -10,7 +10,7 @@ from moetui.analyses.task_aware import BASELINES, PREDICTORS, PROBE, RecallAt, T
 from moetui.stats import Statistic
 from moetui.stats.minimum import PREDICTION, enough, warning
 from moetui.suites.moe_dynamics.attention_routing_verdict import LEAST_FIT, MARGIN, seed_measures
-from moetui.suites.moe_dynamics.telling import DIFFER, INCONCLUSIVE, agreed, experts, told
+from moetui.suites.moe_dynamics.telling import DIFFER, INCONCLUSIVE, agreed, experts, limits, told
 from moetui.suites.results import CellResult, Measure, Verdict, Verdicts
 
 SEED_ACCURACY, SEED_FETCHED = 0.90, 0.50
@@ -149,7 +149,8 @@ def _judged(cells: Sequence[CellResult]) -> Verdict:
     outcome = agreed(outcomes)
     said = [f"{model}: {reason}" for model, reason in reasons.items()]
     if outcome != INCONCLUSIVE:
-        said = [_sentence(model, found[model], outcomes[model]) for model in models]
+        apart = outcome == DIFFER
+        said = [_sentence(m, found[m], outcomes[m] if apart else None) for m in models]
     lead = f"{DIFFER}: " if outcome == DIFFER else ""
     return Verdict(
         label="corrected",
@@ -168,13 +169,17 @@ def _judged(cells: Sequence[CellResult]) -> Verdict:
 def corrected_outcome(found: TaskAware) -> str:
     """The rule; all gains have intervals, those of the probe a null."""
     gains = [one.gain for one in _at_k(found, PROBE).gains]
-    above = all(g.ci_low is not None and g.ci_low > MARGIN for g in gains)
-    if not above or any(g.p is None or g.p > 0.05 for g in gains):
+    lowest = [ends[0] for g in gains if (ends := limits(g)) is not None]
+    if (
+        len(lowest) < len(gains)
+        or min(lowest) <= MARGIN
+        or any(g.p is None or g.p > 0.05 for g in gains)
+    ):
         return NO_BETTER
     row = _prefetching(found.plan)
     over = [] if row is None else [row.over_lru, row.over_token]
-    limits = [one.ci_low for one in over if one is not None and one.ci_low is not None]
-    return PAYS if len(limits) == 2 and min(limits) > MARGIN else FORETELLS
+    gained = [ends[0] for one in over if one is not None and (ends := limits(one)) is not None]
+    return PAYS if len(gained) == 2 and min(gained) > MARGIN else FORETELLS
 
 
 def _prefetching(plan: OffloadPlan | None) -> OffloadRow | None:
@@ -194,7 +199,7 @@ def _insufficient(found: TaskAware | None, cells: Sequence[CellResult]) -> str |
     if found.fit_documents < LEAST_FIT:
         return f"{found.fit_documents} calibration documents, {LEAST_FIT} needed to fit"
     gains = [one.gain for one in _at_k(found, PROBE).gains]
-    without = next((g.caveat or "no interval" for g in gains if g.ci_low is None), None)
+    without = next((g.caveat or "no interval" for g in gains if limits(g) is None), None)
     if without is not None:
         return without
     return "no null was drawn (shuffles=0)" if any(g.p is None for g in gains) else None
@@ -213,14 +218,15 @@ def _why_not(cells: Sequence[CellResult]) -> str:
     return "; ".join(dict.fromkeys(cell.reason for cell in cells if cell.reason is not None))
 
 
-def _sentence(model: str, found: TaskAware, outcome: str) -> str:
-    probe = _at_k(found, PROBE)
+def _sentence(model: str, found: TaskAware, outcome: str | None) -> str:
+    """outcome: of this model, where models differ."""
+    probe, named = _at_k(found, PROBE), f", {outcome}:" if outcome is not None else ""
     others = ", ".join(
         f"{name} {told(_at_k(found, name).recall)}" for name in PREDICTORS if name != PROBE
         and _sizes(found, name)
     )  # fmt: skip
     return (
-        f"in {model}, {outcome}: from layer {found.probe_layer} the probe recalls "
+        f"in {model}{named} from layer {found.probe_layer} the probe recalls "
         f"{told(probe.recall)} of the {experts(found.k)} of later layers ({others}){_saving(found)}"
     )
 

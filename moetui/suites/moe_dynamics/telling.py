@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from moetui.stats import Statistic
+from moetui.stats import MIN_DOCUMENTS, Statistic
 
 INCONCLUSIVE = "inconclusive"
 DIFFER = "models differ"
@@ -18,6 +18,16 @@ def told(statistic: Statistic | None) -> str:
     if statistic.ci_low is None or statistic.ci_high is None:
         return value
     return f"{value} [{statistic.ci_low:.3f}, {statistic.ci_high:.3f}]"
+
+
+def limits(statistic: Statistic) -> tuple[float, float] | None:
+    """The 95 % interval. Where documents are enough for one and every resample of them gives the
+    same value, as where two predictors say the same of every token, that value twice."""
+    if statistic.ci_low is not None and statistic.ci_high is not None:
+        return statistic.ci_low, statistic.ci_high
+    if statistic.value is None or (statistic.n_documents or 0) < MIN_DOCUMENTS:
+        return None
+    return statistic.value, statistic.value
 
 
 def agreed(outcomes: Mapping[str, str]) -> str:
