@@ -18,6 +18,7 @@ from moetui.analyses.expert_words import ExpertWords
 from moetui.analyses.probes import Probes
 from moetui.analyses.sanity import Sanity
 from moetui.analyses.source_experts import SourceExperts
+from moetui.analyses.source_heads import SourceHeads
 from moetui.analyses.task_accuracy import TaskAccuracy
 from moetui.analyses.token_identity import TokenIdentity
 from moetui.analyses.tuned_lens import LensFidelity, TunedLensFit
@@ -36,6 +37,7 @@ AnalysisResult = (
     | CorpusDecomposition
     | ContextSensitivity
     | SourceExperts
+    | SourceHeads
     | CausalCheck
     | TokenIdentity
     | Probes

@@ -154,7 +154,7 @@ def test_describe_shows_question_parameters_and_cost_and_runs_nothing(batch, tmp
 def test_dry_run_shows_models_and_analyses_within_80_columns_and_loads_nothing(batch, tmp_path):
     code, out, _ = batch("attention_router", "--dry-run", "-m", "demo", "-m", "./nowhere")
     assert code == 0
-    cells = 2 + 2 + 9 + 4 + 4 + 2 + 8  # of each analysis: its parts and the statistics
+    cells = 2 + 2 + 9 + 4 + 4 + 4 + 2 + 8  # of each analysis: its parts and the statistics
     assert out.splitlines()[0] == f"attention_router: 2 × {cells} = {2 * cells} cells"
     # 200 documents of 128 tokens, 60 of them asked of the routers as well, 60 of 64 by expert
     assert f"about {2 * (200 * 128 + 60 * 128 + 60 * 64):,} tokens" in out
@@ -185,8 +185,8 @@ def test_progress_as_json_is_one_object_a_line(batch):
     assert events[0]["event"] == "plan"
     analyses = dict.fromkeys(cell["analysis"] for cell in events[0]["cells"])
     assert list(analyses) == [
-        "sanity", "decomposition", "corpus_decomposition", "source_experts", "causal_check",
-        "token_identity", "context_sensitivity",
+        "sanity", "decomposition", "corpus_decomposition", "source_experts", "source_heads",
+        "causal_check", "token_identity", "context_sensitivity",
     ]  # fmt: skip
 
 

@@ -47,7 +47,7 @@ def result(document, analysis):
 def test_the_run_is_whole(document):
     # Twenty documents do not hold 200 token ids that five others hold.
     assert [c["analysis"] for c in document["cells"] if c["status"] != "done"] == ["token_identity"]
-    assert len(document["cells"]) == 7
+    assert len(document["cells"]) == 8
     assert document["models"][0]["info"]["num_experts"] == 16
     corpus = result(document, "corpus_decomposition")["corrected"]
     assert corpus["documents"] == 20 and corpus["tokens"] > 1000
