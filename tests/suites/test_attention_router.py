@@ -312,6 +312,15 @@ def test_single_heads_have_their_shares_the_routers_own_layer_included():
     assert whole.together.value == pytest.approx(whole.heads[0].across_tokens.value)
 
 
+def test_what_single_sources_are_together_is_among_the_measures_that_are_compared():
+    given = {"corpus_documents": 30, "source_documents": 20, "source_tokens": 12}
+    result = run(FakeModel(layers=5), **given)
+    told = {one.name: one.statistic for one in result.measures}
+    for sources, analysis in (("experts", "source_experts"), ("attention heads", "source_heads")):
+        name = f"all {sources} before the router of layer 4: share of its logits' variance"
+        assert told[name] == cell(result, analysis).result.shares.together
+
+
 def test_single_heads_that_cannot_be_told_apart_have_the_reason():
     class Mixing(FakeModel):
         head_sources_error = "attention is mixed"

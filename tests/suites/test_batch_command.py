@@ -76,7 +76,7 @@ def test_one_failing_model_exits_1_and_keeps_the_rest(batch):
     )
     assert code == 1
     statuses = [(c["model"], c["status"]) for c in json.loads(out)["cells"]]
-    assert [model for model, _ in statuses] == ["demo"] * 7 + ["./broken"] * 7
+    assert [model for model, _ in statuses] == ["demo"] * 8 + ["./broken"] * 8
     assert all((status == "failed") == (model == "./broken") for model, status in statuses)
     assert "weights are damaged" in err
 
@@ -156,8 +156,9 @@ def test_dry_run_shows_models_and_analyses_within_80_columns_and_loads_nothing(b
     assert code == 0
     cells = 2 + 2 + 9 + 4 + 4 + 4 + 2 + 8  # of each analysis: its parts and the statistics
     assert out.splitlines()[0] == f"attention_router: 2 × {cells} = {2 * cells} cells"
-    # 200 documents of 128 tokens, 60 of them asked of the routers as well, 60 of 64 by expert
-    assert f"about {2 * (200 * 128 + 60 * 128 + 60 * 64):,} tokens" in out
+    # 200 documents of 128 tokens, 60 of them asked of the routers as well, 60 of 64 by expert and
+    # by head
+    assert f"about {2 * (200 * 128 + 60 * 128 + 2 * 60 * 64):,} tokens" in out
     assert "\n  demo\n  ./nowhere\n" in out
     rows = {line.split()[0]: line.split() for line in out.splitlines() if line}
     assert rows["causal_check"][1:3] == ["4", "7,680"]
