@@ -82,6 +82,8 @@ class FakeForward:
         lens: int = 5,
         residuals: bool = True,
         streams: bool = False,
+        attention: bool = False,
+        expert_outputs: bool = False,
         sources: Sequence[int] = (),
         interventions: Sequence[Intervention] = (),
     ) -> Trace:

@@ -55,6 +55,8 @@ class TaskForward:
         lens: int = 5,
         residuals: bool = True,
         streams: bool = False,
+        attention: bool = False,
+        expert_outputs: bool = False,
         interventions: Sequence[Intervention] = (),
     ) -> Trace:
         assert isinstance(text_or_ids, str)

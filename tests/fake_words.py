@@ -67,6 +67,8 @@ class WordForward:
         lens: int = 5,
         residuals: bool = True,
         streams: bool = False,
+        attention: bool = False,
+        expert_outputs: bool = False,
         sources: Sequence[int] = (),
         interventions: Sequence[Intervention] = (),
     ) -> Trace:

@@ -115,8 +115,8 @@ class Suite(Protocol):
     def measures(self, model: str, cells: Sequence[CellResult]) -> tuple[Measure, ...]:
         """The headline numbers of one model: what is compared with a null model or another run."""
 
-    def conclude(self, cells: Sequence[CellResult]) -> Verdicts:
-        """What the cells of all trained models together say."""
+    def conclude(self, cells: Sequence[CellResult]) -> tuple[Verdicts, ...]:
+        """What the cells of all trained models together say: a pair for every question."""
 
     def caveats(self, cells: Sequence[CellResult]) -> tuple[str, ...]:
         """What a reader of the whole must know."""

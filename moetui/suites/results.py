@@ -16,6 +16,7 @@ from moetui.analyses.causal_check import CausalCheck
 from moetui.analyses.context_sensitivity import ContextSensitivity
 from moetui.analyses.expert_words import ExpertWords
 from moetui.analyses.probes import Probes
+from moetui.analyses.routed import RoutingRead
 from moetui.analyses.sanity import Sanity
 from moetui.analyses.source_experts import SourceExperts
 from moetui.analyses.source_heads import SourceHeads
@@ -47,6 +48,7 @@ AnalysisResult = (
     | LensFidelity
     | VocabularyAlignment
     | ExpertWords
+    | RoutingRead
     | Sanity
 )
 
@@ -138,8 +140,12 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verdicts(msgspec.Struct, frozen=True, kw_only=True):
-    """The seed's verdict, the corrected one, and in one sentence why they need not agree."""
+    """The seed's verdict, the corrected one, and in one sentence why they need not agree.
 
+    topic: which of a suite's questions they answer, None where it has one only.
+    """
+
+    topic: str | None = None
     seed: Verdict
     corrected: Verdict
     why_they_differ: str
@@ -150,7 +156,7 @@ class NullVerdict(msgspec.Struct, frozen=True, kw_only=True):
     that random weights get too says nothing about training."""
 
     models: tuple[str, ...]
-    verdict: Verdicts
+    verdicts: tuple[Verdicts, ...]
 
 
 class Published(msgspec.Struct, frozen=True, kw_only=True):
@@ -164,7 +170,8 @@ class Published(msgspec.Struct, frozen=True, kw_only=True):
 class SuiteResult(msgspec.Struct, frozen=True, kw_only=True):
     """A whole run. Times are ISO 8601, UTC; prompts_digest is a SHA-256 over every text given.
 
-    separation, null_verdicts: empty where no null model was run.
+    verdicts: one pair for every question, at least one. separation, null_verdicts: empty where
+    no null model was run.
     """
 
     schema_version: int
@@ -181,7 +188,7 @@ class SuiteResult(msgspec.Struct, frozen=True, kw_only=True):
     cells: tuple[CellResult, ...]
     measures: tuple[Measure, ...]
     separation: tuple[Separation, ...]
-    verdict: Verdicts
+    verdicts: tuple[Verdicts, ...]
     null_verdicts: tuple[NullVerdict, ...]
     published: tuple[Published, ...]
     caveats: tuple[str, ...]

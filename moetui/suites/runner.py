@@ -142,7 +142,7 @@ def _document(
         cells=tuple(cells),
         measures=tuple(measures),
         separation=separation(measures, records, seed=run.seed),
-        verdict=suite.conclude(of_trained),
+        verdicts=suite.conclude(of_trained),
         null_verdicts=_null_verdicts(suite, refs, cells),
         published=suite.published,
         caveats=suite.caveats(cells),
@@ -160,7 +160,7 @@ def _null_verdicts(
     return tuple(
         NullVerdict(
             models=tuple(labels),
-            verdict=suite.conclude([cell for cell in cells if cell.model in labels]),
+            verdicts=suite.conclude([cell for cell in cells if cell.model in labels]),
         )
         for labels in ways.values()
     )

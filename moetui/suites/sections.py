@@ -15,19 +15,21 @@ from moetui.analyses.sanity import Sanity
 from moetui.suites import (
     against_null,
     attention_router_sections,
+    documents_sections,
     moe_routing_correlation_sections,
     shortfalls,
     terms,
 )
 from moetui.suites.moe_routing_correlation_tasks_sections import task_checks
+from moetui.suites.names import studied
 from moetui.suites.results import (
     Measure,
     ModelRecord,
     SuiteResult,
-    Verdict,
     results_of,
 )
 from moetui.suites.tables import Section, Table, Value
+from moetui.suites.verdict_sections import verdicts
 from moetui.trace import ModelInfo
 
 # What a check is called, and what came of it.
@@ -60,7 +62,7 @@ def sections(result: SuiteResult) -> tuple[Section, ...]:
     own = _own(result, null=False)
     return (
         question(result),
-        verdicts(result),
+        *verdicts(result),
         measures(result),
         *against_null.sections(result),
         *own,
@@ -78,9 +80,14 @@ def _own(result: SuiteResult, *, null: bool) -> tuple[Section, ...]:
     models = tuple(one for one in result.models if (one.null_of is not None) == null)
     names = {record.name for record in models}
     cells = tuple(cell for cell in result.cells if cell.model in names)
-    if result.suite not in OWN or not cells:
+    if not cells:
         return ()
-    return OWN[result.suite].sections(msgspec.structs.replace(result, models=models, cells=cells))
+    found = msgspec.structs.replace(result, models=models, cells=cells)
+    own = (OWN[name].sections for name in studied(result.suite) if name in OWN)
+    return (
+        *documents_sections.sections(found),
+        *(section for one in own for section in one(found)),
+    )
 
 
 def _own_of_nulls(result: SuiteResult, own: tuple[Section, ...]) -> Iterator[Section]:
@@ -106,81 +113,6 @@ def question(result: SuiteResult) -> Section:
         text=(result.question, f"Words and signs are explained under “{terms.HEADING}”."),
         tables=(Table(title="Models", columns=columns, rows=rows),),
     )
-
-
-def verdicts(result: SuiteResult) -> Section:
-    """The seed's verdict beside the corrected one, with rule, evidence and why they differ."""
-    both = (result.verdict.seed, result.verdict.corrected)
-    evidence = tuple(
-        (verdict.label, measure.model, measure.name, measure.statistic)
-        for verdict in both
-        for measure in verdict.evidence
-    )
-    columns = ("rule", "model", "measure", "value")
-    table = Table(title="What the verdicts rest on", columns=columns, rows=evidence)
-    rules = (
-        f"{_capital(verdict.label).removesuffix(' rule')} rule in full: {verdict.rule}."
-        for verdict in both
-    )
-    return Section(
-        heading="Verdicts",
-        text=(*answers(result), *rules),
-        tables=(*outcomes(result), *((table,) if evidence else ())),
-    )
-
-
-def answers(result: SuiteResult) -> tuple[str, ...]:
-    """Both verdicts in words, why they differ, and what they are worth beside random weights."""
-    both = (result.verdict.seed, result.verdict.corrected)
-    return (
-        *map(_answer, both),
-        f"Why they differ: {result.verdict.why_they_differ}",
-        *_of_random_weights(result),
-    )
-
-
-def outcomes(result: SuiteResult) -> Iterator[Table]:
-    """What both rules say of the trained models and of the same models with random weights."""
-    if not result.null_verdicts:
-        return
-    trained = tuple(record.name for record in result.models if record.null_of is None)
-    found = [(trained, result.verdict), *((n.models, n.verdict) for n in result.null_verdicts)]
-    seed, corrected = result.verdict.seed, result.verdict.corrected
-    yield Table(
-        title="The same rules on random weights",
-        columns=("weights", seed.label, corrected.label),
-        rows=tuple((", ".join(n), v.seed.outcome, v.corrected.outcome) for n, v in found),
-    )
-
-
-def _of_random_weights(result: SuiteResult) -> Iterator[str]:
-    """An answer that random weights get too is no finding about training."""
-    null_of = {record.name: record.null_of or "" for record in result.models}
-    for verdict in (result.verdict.seed, result.verdict.corrected):
-        alike = [
-            against_null.short(found.models[0], null_of.get(found.models[0], ""))
-            for found in result.null_verdicts
-            for theirs in (found.verdict.seed, found.verdict.corrected)
-            if (theirs.label, theirs.outcome) == (verdict.label, verdict.outcome)
-        ]
-        label = _capital(verdict.label)
-        if alike:
-            yield (
-                f"{label}: with {' and with '.join(alike)} the answer is {verdict.outcome} as "
-                "well; it says nothing about what training did."
-            )
-        elif result.null_verdicts:
-            yield f"{label}: no random weights get this answer ({verdict.outcome})."
-
-
-def _answer(verdict: Verdict) -> str:
-    """Whose rule, and what it says."""
-    said = verdict.statement.removeprefix(f"{verdict.outcome}: ")
-    return f"{_capital(verdict.label)}: {verdict.outcome}: {said}."
-
-
-def _capital(label: str) -> str:
-    return f"{label[:1].upper()}{label[1:]}"
 
 
 def measures(result: SuiteResult) -> Section:
@@ -232,7 +164,7 @@ def published(result: SuiteResult) -> Iterator[Section]:
 
 def sanity(result: SuiteResult) -> Section:
     """What must hold before any number here means something, of every model."""
-    own = OWN.get(result.suite)
+    own = [OWN[name].checks for name in studied(result.suite) if name in OWN]
     rows: list[tuple[Value, ...]] = []
     layers: list[tuple[Value, ...]] = []
     for record in result.models:
@@ -243,8 +175,8 @@ def sanity(result: SuiteResult) -> Section:
         for found in results_of(result, record.name, Sanity):
             checks += _sanity_checks(found)
             layers += [(record.name, *row) for row in _sanity_layers(found)]
-        if own is not None and own.checks is not None:
-            checks += own.checks(result, record.name)
+        for more in own:
+            checks += () if more is None else more(result, record.name)
         rows += [(record.name, check, outcome) for check, outcome in checks]
     tables = [Table(title="Checks", columns=("model", "check", "outcome"), rows=tuple(rows))]
     if layers:

@@ -7,42 +7,17 @@ from collections.abc import Iterator
 from moetui.suites import against_null, shortfalls
 from moetui.suites.against_null import SHORT, Found, by_model, short
 from moetui.suites.results import Separation, SuiteResult
-from moetui.suites.sections import answers, outcomes
-from moetui.suites.tables import Section, Table, Value, estimate
+from moetui.suites.tables import Section, Table
+from moetui.suites.verdict_sections import short_verdicts
 
 
 def summary(result: SuiteResult) -> tuple[Section, ...]:
     """The shorter selection of the result's sections; rules and all numbers are in the report."""
     return (
-        Section(
-            heading="Verdicts",
-            text=answers(result),
-            tables=(*outcomes(result), *_evidence(result)),
-        ),
+        *short_verdicts(result),
         _against_null(result),
         *shortfalls.sections(result),
     )
-
-
-def _evidence(result: SuiteResult) -> Iterator[Table]:
-    """What the verdicts rest on, with interval and size."""
-    verdicts = (result.verdict.seed, result.verdict.corrected)
-    rows: tuple[tuple[Value, ...], ...] = tuple(
-        (
-            f"{verdict.label}, {measure.model}: {measure.name}",
-            estimate(measure.statistic),
-            measure.statistic.n_documents,
-        )
-        for verdict in verdicts
-        for measure in verdict.evidence
-    )
-    if rows:
-        yield Table(
-            title="What the verdicts rest on",
-            columns=("measure", "value", "documents"),
-            rows=rows,
-            together=True,
-        )
 
 
 def _against_null(result: SuiteResult) -> Section:

@@ -54,6 +54,8 @@ class Forward(Protocol):
         lens: int = 5,
         residuals: bool = True,
         streams: bool = False,
+        attention: bool = False,
+        expert_outputs: bool = False,
         sources: Sequence[int] = (),
         interventions: Sequence[Intervention] = (),
     ) -> Trace:

@@ -60,6 +60,8 @@ class FakeModel:
         lens=5,
         residuals=True,
         streams=False,
+        attention=False,
+        expert_outputs=False,
         sources=(),
         interventions=(),
     ):

@@ -77,25 +77,25 @@ def test_the_corrected_rule_reads_intervals(intervals, outcome):
 
 def test_a_common_component_gives_the_seed_h1_and_the_corrected_h3():
     result = run(FakeModel(attention=0.01, common=200.0), corpus_documents=30)
-    assert result.verdict.seed.label == "seed rule" and result.verdict.seed.outcome == "H1"
-    assert result.verdict.corrected.outcome == "H3"
-    share = result.verdict.corrected.evidence[0].statistic
+    assert result.verdicts[0].seed.label == "seed rule" and result.verdicts[0].seed.outcome == "H1"
+    assert result.verdicts[0].corrected.outcome == "H3"
+    share = result.verdicts[0].corrected.evidence[0].statistic
     assert share.value == pytest.approx(0, abs=0.01)
-    assert result.verdict.seed.evidence[0].statistic.value > 0.95
+    assert result.verdicts[0].seed.evidence[0].statistic.value > 0.95
     # The rest is named, so that it is not taken for whatever one likes.
     named = {
         e.name.split(":")[0]: e.statistic.value
-        for e in result.verdict.corrected.evidence
+        for e in result.verdicts[0].corrected.evidence
         if "share of the logits' variance" in e.name
     }
     assert named.keys() == {"attention", "embedding", "routed experts"}
     assert sum(named.values()) == pytest.approx(1, abs=1e-5)
-    assert f"embedding {named['embedding']:.2f}" in result.verdict.why_they_differ
+    assert f"embedding {named['embedding']:.2f}" in result.verdicts[0].why_they_differ
 
 
 def test_attention_that_really_decides_is_h1_for_both():
     result = run(FakeModel(attention=30.0, blind=128), corpus_documents=30)
-    assert result.verdict.seed.outcome == result.verdict.corrected.outcome == "H1"
+    assert result.verdicts[0].seed.outcome == result.verdicts[0].corrected.outcome == "H1"
 
 
 def test_the_lowest_model_decides_the_seed_rule():
@@ -106,9 +106,9 @@ def test_the_lowest_model_decides_the_seed_rule():
         parameters={**SMALL, "corpus_documents": 30},
         source=Opened(**models),
     )
-    ratios = [e.statistic.value for e in result.verdict.seed.evidence]
+    ratios = [e.statistic.value for e in result.verdicts[0].seed.evidence]
     assert min(ratios) < 0.5 and max(ratios) > 0.85
-    assert result.verdict.seed.outcome == "H3"
+    assert result.verdicts[0].seed.outcome == "H3"
 
 
 def test_reported_seed_ratio_is_the_mean_over_prompts_of_the_last_token():
@@ -126,14 +126,14 @@ def test_reported_seed_ratio_is_the_mean_over_prompts_of_the_last_token():
 
 def test_nine_prompts_alone_carry_no_corrected_verdict():
     result = run(FakeModel(), corpus_documents=0)
-    assert result.verdict.seed.outcome in {"H1", "H2", "H3", "unclear"}
-    assert result.verdict.corrected.outcome == "inconclusive"
-    assert "9 documents" in result.verdict.corrected.statement
+    assert result.verdicts[0].seed.outcome in {"H1", "H2", "H3", "unclear"}
+    assert result.verdicts[0].corrected.outcome == "inconclusive"
+    assert "9 documents" in result.verdicts[0].corrected.statement
     assert cell(result, "corpus_decomposition").status == "inconclusive"
 
 
 def test_a_small_corpus_is_judged_but_marked_as_below_the_minimum():
-    statistic = run(FakeModel(), corpus_documents=25, corpus_tokens=30).verdict.corrected
+    statistic = run(FakeModel(), corpus_documents=25, corpus_tokens=30).verdicts[0].corrected
     assert statistic.outcome != "inconclusive"
     assert "below the minimum size" in statistic.evidence[0].statistic.caveat
 
@@ -149,7 +149,7 @@ class Holed(FakeModel):
 
 def test_missing_data_is_inconclusive_everywhere_and_never_a_number():
     result = run(Holed(), corpus_documents=20, corpus_tokens=10)
-    assert result.verdict.seed.outcome == result.verdict.corrected.outcome == "inconclusive"
+    assert result.verdicts[0].seed.outcome == result.verdicts[0].corrected.outcome == "inconclusive"
     of_parts = [c for c in result.cells if c.analysis not in ("sanity", "causal_check")]
     assert {c.status for c in of_parts} == {"inconclusive"} and all(c.reason for c in of_parts)
     assert b"NaN" not in msgspec.json.encode(result)
@@ -163,8 +163,8 @@ def test_a_model_without_a_ratio_is_named_beside_the_seeds_verdict(other):
         parameters={"corpus_documents": 0},
         source=Opened(a=FakeModel("a", attention=30.0), b=other),
     )
-    assert result.verdict.seed.outcome == "H1"
-    assert result.verdict.seed.statement.endswith("in every model; not measured: b")
+    assert result.verdicts[0].seed.outcome == "H1"
+    assert result.verdicts[0].seed.statement.endswith("in every model; not measured: b")
 
 
 class HoledPrompts(FakeModel):
@@ -179,7 +179,7 @@ class HoledPrompts(FakeModel):
 
 def test_the_seeds_ratio_counts_only_prompts_that_have_one():
     result = run(HoledPrompts(), corpus_documents=0)
-    assert result.verdict.seed.evidence[0].statistic.n_documents == 9 - 4
+    assert result.verdicts[0].seed.evidence[0].statistic.n_documents == 9 - 4
 
 
 class PartlyHoled(FakeModel):
@@ -192,8 +192,8 @@ class PartlyHoled(FakeModel):
 
 def test_a_quarter_of_the_data_missing_is_inconclusive():
     result = run(PartlyHoled(), corpus_documents=30, corpus_tokens=20)
-    assert result.verdict.corrected.outcome == "inconclusive"
-    assert "are missing" in result.verdict.corrected.statement
+    assert result.verdicts[0].corrected.outcome == "inconclusive"
+    assert "are missing" in result.verdicts[0].corrected.statement
 
 
 @pytest.mark.parametrize(("kept", "outcome"), [(1.0, "H1"), (0.99, "H1"), (0.7, "inconclusive")])
@@ -205,8 +205,8 @@ def test_shares_of_parts_that_are_not_the_logits_carry_no_verdict(kept, outcome)
             return replace(found, router_parts=None if parts is None else parts * np.float32(kept))
 
     result = run(Leaky(attention=30.0, blind=128), corpus_documents=30)
-    assert result.verdict.corrected.outcome == outcome
-    assert outcome == "H1" or "the parts miss up to 30%" in result.verdict.corrected.statement
+    assert result.verdicts[0].corrected.outcome == outcome
+    assert outcome == "H1" or "the parts miss up to 30%" in result.verdicts[0].corrected.statement
 
 
 def test_a_model_whose_decomposition_failed_its_self_test_says_why():
@@ -217,7 +217,7 @@ def test_a_model_whose_decomposition_failed_its_self_test_says_why():
     model = Undecomposed(decomposition_error="the parts do not add up")
     result = run(model, corpus_documents=20, corpus_tokens=10)
     assert "the parts do not add up" in cell(result, "decomposition").reason
-    assert result.verdict.corrected.outcome == "inconclusive"
+    assert result.verdicts[0].corrected.outcome == "inconclusive"
     assert cell(result, "context_sensitivity").status == "done"  # needs no parts
 
 
@@ -225,9 +225,9 @@ def test_a_dense_model_has_no_router_and_that_is_the_answer():
     result = run(FakeModel("dense", moe_layers=()))
     assert {c.status for c in result.cells} == {"inconclusive"}
     assert result.failures == ()
-    assert result.verdict.seed.outcome == result.verdict.corrected.outcome == "inconclusive"
-    assert "no router" in result.verdict.seed.statement
-    assert "no router" in result.verdict.corrected.statement
+    assert result.verdicts[0].seed.outcome == result.verdicts[0].corrected.outcome == "inconclusive"
+    assert "no router" in result.verdicts[0].seed.statement
+    assert "no router" in result.verdicts[0].corrected.statement
 
 
 def test_documents_are_cut_and_sampled_by_seed():
@@ -372,18 +372,18 @@ class Deaf(FakeModel):
 
 def test_a_large_share_without_an_effect_is_not_h1():
     result = run(Deaf(attention=30.0), corpus_documents=30)
-    assert result.verdict.seed.outcome == "H1"
-    assert result.verdict.corrected.outcome == "unclear"
-    assert "the causal check does not show" in result.verdict.corrected.statement
-    assert "attention does not matter most" in result.verdict.why_they_differ
+    assert result.verdicts[0].seed.outcome == "H1"
+    assert result.verdicts[0].corrected.outcome == "unclear"
+    assert "the causal check does not show" in result.verdicts[0].corrected.statement
+    assert "attention does not matter most" in result.verdicts[0].why_they_differ
     sanity = cell(result, "sanity")
     assert sanity.status == "inconclusive" and "follow from their stream" in sanity.reason
 
 
 def test_causes_and_identity_stand_among_the_evidence():
     result = run(FakeModel(attention=1e-5), corpus_documents=30)
-    assert result.verdict.corrected.outcome == "H3"
-    effects = {m.name: m.statistic.value for m in result.verdict.corrected.evidence}
+    assert result.verdicts[0].corrected.outcome == "H3"
+    effects = {m.name: m.statistic.value for m in result.verdicts[0].corrected.evidence}
     replaced = [
         name
         for name in effects
@@ -391,7 +391,7 @@ def test_causes_and_identity_stand_among_the_evidence():
     ]
     assert [effects[name] for name in replaced] == [0]
     assert effects["η² of the token's identity, mean of layers > 0"] > 0.99
-    assert "attention 0.00 (random 0.00)" in result.verdict.why_they_differ
+    assert "attention 0.00 (random 0.00)" in result.verdicts[0].why_they_differ
     assert set(effects) <= {m.name for m in result.measures}
 
 

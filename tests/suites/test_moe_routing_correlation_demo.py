@@ -89,7 +89,7 @@ def test_the_document_reads_back_and_is_shown_whole(result) -> None:
 
 
 def test_the_verdicts_name_both_models_and_why_they_differ(result) -> None:
-    models = {measure.model for measure in result.verdict.corrected.evidence}
+    models = {measure.model for measure in result.verdicts[0].corrected.evidence}
     assert {"demo", "demo-dense", "demo − demo-dense"} <= models
-    assert "norm and head" in result.verdict.why_they_differ
-    assert result.verdict.seed.outcome == "rejected"
+    assert "norm and head" in result.verdicts[0].why_they_differ
+    assert result.verdicts[0].seed.outcome == "rejected"

@@ -188,7 +188,7 @@ def test_a_null_model_runs_after_its_model_and_is_told_apart():
         ("a", None), ("a (random weights)", "a"), ("b", None), ("b (random weights)", "b")
     ]  # fmt: skip
     # Verdicts are on trained models alone.
-    assert result.verdict.seed.statement == "a:done a:done b:done b:done"
+    assert result.verdicts[0].seed.statement == "a:done a:done b:done b:done"
     assert [(s.model, s.null_model, s.verdict) for s in result.separation] == [
         ("a", "a (random weights)", "does not separate"),
         ("b", "b (random weights)", "does not separate"),

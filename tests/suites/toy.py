@@ -156,7 +156,7 @@ class ToySuite:
     def conclude(self, cells):
         said = " ".join(f"{c.model}:{c.status}" for c in cells)
         verdict = Verdict(label="toy", outcome="x", statement=said, rule="none", evidence=())
-        return Verdicts(seed=verdict, corrected=verdict, why_they_differ="they do not")
+        return (Verdicts(seed=verdict, corrected=verdict, why_they_differ="they do not"),)
 
     def caveats(self, cells):
         return ()
