@@ -141,7 +141,7 @@ def test_the_experts_that_a_router_reads_are_named_with_how_often_they_ran() -> 
 
 
 def test_heads_are_named_and_what_is_no_head_says_what_it_is() -> None:
-    text = report(make_result(null=False))
+    text = report([make_result(null=False)])
     named = {row[1]: row for start in "024" for row in rows_of(text, start) if len(row) == 4}
     assert named["H5"][0] == "2" and "0.087 [0.077, 0.097]" in named["H5"][2]
     assert named["no heads: whole"][0] == "0" and named["output bias"][0] == "4"
