@@ -90,7 +90,7 @@ def test_a_model_that_cannot_be_used_at_all_exits_2(batch):
 def test_a_dense_model_is_an_answer(batch):
     code, out, err = batch("attention_router", "-m", "./dense", "-o", "-", "--progress", "off")
     assert code == 0
-    assert json.loads(out)["verdict"]["seed"]["outcome"] == "inconclusive"
+    assert json.loads(out)["verdicts"][0]["seed"]["outcome"] == "inconclusive"
     assert "no router" in err
 
 

@@ -51,7 +51,7 @@ def test_the_run_is_whole(document):
     assert document["models"][0]["info"]["num_experts"] == 16
     corpus = result(document, "corpus_decomposition")["corrected"]
     assert corpus["documents"] == 20 and corpus["tokens"] > 1000
-    assert document["verdict"]["seed"]["outcome"] in ("H1", "H2", "H3", "unclear")
+    assert document["verdicts"][0]["seed"]["outcome"] in ("H1", "H2", "H3", "unclear")
     assert max(layer["completeness"] for layer in corpus["layers"]) < 1e-5
     for layer in corpus["layers"]:
         attention = next(p for p in layer["parts"] if p["part"] == "attention")
@@ -171,4 +171,4 @@ def test_a_dense_model_ends_well(tmp_path):
         timeout=300,
     )
     assert run.returncode == 0
-    assert json.loads(run.stdout)["verdict"]["corrected"]["outcome"] == "inconclusive"
+    assert json.loads(run.stdout)["verdicts"][0]["corrected"]["outcome"] == "inconclusive"
