@@ -21,6 +21,7 @@ from moetui.analyses.routed import RoutingRead
 from moetui.analyses.sanity import Sanity
 from moetui.analyses.seed_prediction import SeedAttention, SeedTask
 from moetui.analyses.source_experts import SourceExperts
+from moetui.analyses.source_heads import SourceHeads
 from moetui.analyses.task_accuracy import TaskAccuracy
 from moetui.analyses.task_aware import TaskAware
 from moetui.analyses.token_identity import TokenIdentity
@@ -40,6 +41,7 @@ AnalysisResult = (
     | CorpusDecomposition
     | ContextSensitivity
     | SourceExperts
+    | SourceHeads
     | CausalCheck
     | TokenIdentity
     | Probes
