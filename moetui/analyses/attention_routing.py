@@ -28,6 +28,7 @@ from moetui.analyses.expert_ranks import (
     recalled,
     together,
 )
+from moetui.analyses.probe_fit import one_thread
 from moetui.analyses.ridge import Predictor, Sample
 from moetui.analyses.token_table import TokenTable
 from moetui.stats import Statistic
@@ -182,10 +183,11 @@ def attention_routing(
     missing = _missing([*fit, *judge], no_pattern)
     names = [name for name in FEATURES if name not in missing]
     k = judge[0].experts.shape[2]
-    work = [
-        _Layer(fit, judge, row, num_experts, names, shuffles=shuffles, seed=seed)
-        for row in range(len(layers))
-    ]
+    with one_thread():
+        work = [
+            _Layer(fit, judge, row, num_experts, names, shuffles=shuffles, seed=seed)
+            for row in range(len(layers))
+        ]
     tokens = sum(len(one.ids) for one in judge)
     found = tuple(
         LayerPrediction(

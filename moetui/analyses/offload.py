@@ -71,7 +71,7 @@ class OffloadRow(msgspec.Struct, frozen=True, kw_only=True):
     stall_ms_at_worst: Statistic
 
 
-class OffloadPlan(msgspec.Struct, frozen=True, kw_only=True):
+class OffloadPlan(msgspec.Struct, frozen=True, kw_only=True, tag="offload_plan"):
     """What a model would do with only some of its experts in memory.
 
     model, digest: of which checkpoint. layers: decoder layers that route; expert_bytes: what one

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from moetui.analyses.expert_ranks import Numbers, multi_hot, ranks
+from moetui.analyses.probe_fit import one_thread
 from moetui.stats import Statistic, permutation_test
 
 DEFINITION = (
@@ -84,9 +85,12 @@ def seed_prediction(
     x = [np.asarray(one, float) for one in features]
     chosen = [np.asarray(one) for one in experts]
     hot = [multi_hot(used, num_experts) for used in chosen]
-    fitted = [
-        _by_prompt(_least_squares(at, y), used) for at, y, used in zip(x, hot, chosen, strict=True)
-    ]
+    with one_thread():
+        fitted = [
+            _by_prompt(_least_squares(at, y), used)
+            for at, y, used in zip(x, hot, chosen, strict=True)
+        ]
+        correlation = _correlation(x, hot, seed) if correlate else None
     constant = [
         _by_prompt(np.tile(y.mean(axis=0), (len(y), 1)), used)
         for y, used in zip(hot, chosen, strict=True)
@@ -103,7 +107,7 @@ def seed_prediction(
         mean=_layer(None, each, np.mean(constant, axis=0)),
         by_prompt=tuple(map(_scores, each)),
         chance_overlap=chance_overlap(num_experts, int(chosen[0].shape[1])),
-        correlation=_correlation(x, hot, seed) if correlate else None,
+        correlation=correlation,
     )
 
 

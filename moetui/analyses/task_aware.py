@@ -29,6 +29,7 @@ from moetui.analyses.expert_ranks import (
     together,
 )
 from moetui.analyses.offload import TOKEN, OffloadPlan
+from moetui.analyses.probe_fit import one_thread
 from moetui.analyses.ridge import Predictor, Sample
 from moetui.analyses.token_table import TokenTable
 from moetui.stats import Statistic
@@ -209,8 +210,9 @@ def task_aware(
     targets = later_layers(probe_layer, moe_layers)
     if not targets or not fit or not judge:
         raise ValueError("a prediction needs documents, and layers after the probe's")
-    work = _Work(fit, judge, [list(moe_layers).index(t) for t in targets], num_experts, sizes)
-    found = [work.layer(row, shuffles, seed) for row in range(len(targets))]
+    with one_thread():
+        work = _Work(fit, judge, [list(moe_layers).index(t) for t in targets], num_experts, sizes)
+        found = [work.layer(row, shuffles, seed) for row in range(len(targets))]
     tokens = len(work.judged)
     pooled = {name: together([one.hits[name] for one in found]) for name in found[0].hits}
     totals = np.sum([one.totals for one in found], axis=0)

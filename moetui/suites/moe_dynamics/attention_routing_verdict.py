@@ -243,7 +243,8 @@ def _sentence(model: str, found: AttentionRouting, outcome: str) -> str:
     left = "unknown" if added.null_mean is None else f"{added.null_mean:.3f}"
     return (
         f"in {model} attention's output {_DOES[outcome]}: it recalls {told(output.recall)} "
-        f"of a token's {experts(found.k)}, the token alone {told(token.recall)} (gain {told(output.gain)}), "
-        f"always the most frequent {told(popular.recall)}; together with the token it recalls "
-        f"{told(added)} more than the token alone, {left} where it is exchanged within documents"
+        f"of a token's {experts(found.k)}, the token alone {told(token.recall)} "
+        f"(gain {told(output.gain)}), always the most frequent {told(popular.recall)}; "
+        f"together with the token it recalls {told(added)} more than the token alone, "
+        f"{left} where it is exchanged within documents"
     )
