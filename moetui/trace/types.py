@@ -38,6 +38,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     `routing_error` the model has experts, and no layer of it is read.
     `initialisation` says how the weights of a null model were drawn, None where they are those of
     the checkpoint; then `digest` identifies what they follow from.
+    `expert_bytes` is what one routed expert of each of `moe_layers` takes in the checkpoint as it
+    is stored there; empty where its files do not tell experts apart.
     """
 
     name: str
@@ -65,6 +67,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     lens_error: str | None = None
     attention_error: str | None = None
     initialisation: str | None = None
+    expert_bytes: tuple[int, ...] = ()
 
     @property
     def is_moe(self) -> bool:
