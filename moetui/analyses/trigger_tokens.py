@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from moetui.analyses.expert_load import chosen_counts
 from moetui.stats import (
     MIN_DOCUMENTS,
     Statistic,
@@ -98,10 +99,8 @@ class RoutedTokens:
     def used(self, document: int, rows: NDArray[np.bool_] | None = None) -> Array:
         """[L·E]: how many tokens (of some rows) of a document use each expert of each layer."""
         chosen = self.experts[document]
-        chosen = chosen if rows is None else chosen[rows]
-        E, L = self.num_experts, len(self.layers)
-        cells = chosen.astype(np.int64) + (np.arange(L) * E)[:, None]
-        return np.bincount(cells[chosen >= 0], minlength=L * E).astype(float)
+        counts = chosen_counts(chosen if rows is None else chosen[rows], self.num_experts)
+        return counts.ravel().astype(float)
 
 
 def trigger_tokens(
