@@ -285,7 +285,7 @@ def _lift(statistic: Statistic, documents: int) -> Statistic:
         caveat=(
             ABSENT
             if not documents
-            else f"no interval: {documents} documents hold it, {MIN_DOCUMENTS} needed"
+            else f"no interval: it stands in {documents} of the documents, {MIN_DOCUMENTS} needed"
             if few
             else statistic.caveat
         ),

@@ -142,7 +142,9 @@ def test_what_cannot_be_judged_has_no_lift() -> None:
     few = documents(planted, count=12, length=60)
     lift = trigger_tokens(few, only=[(5, 3)], seed=0).experts[0].tokens[0].lift
     assert (
-        lift.value is not None and lift.ci_low is None and "documents hold it" in str(lift.caveat)
+        lift.value is not None
+        and lift.ci_low is None
+        and "of the documents, 20 needed" in str(lift.caveat)
     )
 
 

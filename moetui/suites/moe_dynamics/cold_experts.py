@@ -103,8 +103,8 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     cold_at: Annotated[
         Literal["0.1×", "0.25×", "0.5×", "1%"],
         msgspec.Meta(
-            description="threshold of the corrected verdict and of the plan that drops cold "
-            "experts: so many times the uniform share k/E, or 1 % of tokens; all four are reported"
+            description="threshold of the corrected verdict: so many times the uniform share k/E, "
+            "or 1 % of tokens; counts and a pruning plan are given for all four"
         ),
     ] = "1%"
     trigger_experts: Annotated[
@@ -220,7 +220,6 @@ class ColdExperts:
         self._own = own
         shared = setting.shared
         rules = PlanRules(
-            cold_at=own.cold_at,
             by=own.prune_by,
             shares=own.prune_shares,
             controls=own.prune_controls,
@@ -270,7 +269,7 @@ class ColdExperts:
                 setting.evaluation,
                 mode=own.prune_mode,
                 margin=own.margin,
-                passes=(1 + len(own.prune_shares)) * (1 + own.prune_controls),
+                passes=(4 + len(own.prune_shares)) * (1 + own.prune_controls),
                 max_tokens=shared.tokens,
             ),
         )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 
-from moetui.analyses.cold_load import ColdLoad, cold_load, loads
+from moetui.analyses.cold_load import ColdLoad, Loads, cold_load, loads
 from moetui.analyses.cold_prompts import ColdPrompts, cold_prompts
 from moetui.analyses.expert_scores import (
     ExpertScores,
@@ -19,7 +19,7 @@ from moetui.analyses.expert_scores import (
     ranking,
     super_experts,
 )
-from moetui.analyses.pruning_plan import PlannedPruning, planned_pruning
+from moetui.analyses.pruning_plan import Kind, LayerPruning, PlannedPruning, planned_pruning
 from moetui.analyses.routed import RoutedDocument
 from moetui.analyses.trigger_tokens import RoutedTokens, TriggerTokens, trigger_tokens
 from moetui.suites.moe_dynamics.routing import CALIBRATION, ROUTING, routed
@@ -28,8 +28,6 @@ from moetui.suites.sanity import no_router
 from moetui.trace import Forward, ModelInfo
 
 SCORES = "expert_scores"
-# Names of the thresholds, as `moetui.stats.cold_thresholds` gives them.
-THRESHOLDS = ("0.1×", "0.25×", "0.5×", "1%")
 
 
 class PromptInputs(msgspec.Struct, frozen=True, kw_only=True):
@@ -189,10 +187,9 @@ class Scored:
 
 
 class PlanRules(msgspec.Struct, frozen=True, kw_only=True):
-    """cold_at: the threshold under which experts are dropped as cold; by: the score by which the
-    lowest ones are, shares: of the experts of every layer; controls: random plans for each."""
+    """by: the score by which the lowest experts are dropped, shares: of the experts of every layer;
+    controls: random plans for each plan."""
 
-    cold_at: str
     by: Score
     shares: tuple[float, ...]
     controls: int
@@ -235,41 +232,70 @@ class ScoresAnalysis:
 def plans_by_rules(
     documents: Sequence[RoutedDocument], info: ModelInfo, rules: PlanRules, *, seed: int
 ) -> tuple[PlannedPruning, ...]:
-    """The cold experts, then the lowest by score, a plan for every share; super experts stay.
-
-    Where outputs are not known the score is the frequency."""
+    """The experts that are cold at each threshold, and the lowest by score, a plan for every share;
+    super experts stay. Where outputs are not known the score is the frequency. Of plans that drop
+    the same experts the first stays."""
     outputs, load = output_sums(documents, info), loads(documents, info)
     largest = np.zeros((len(info.moe_layers), info.num_experts))
     protected = super_experts(largest if outputs is None else outputs.largest)
-    judged = cold_load(documents, info, seed=seed)
-    cold = judged.called("cold", THRESHOLDS.index(rules.cold_at))
     by: Score = rules.by if outputs is not None else "frequency"
-    order = ranking(documents, info, by)
-    assert order is not None
-    rules_of: list[tuple[str, str, list[list[int]]]] = [
-        (
-            "cold",
-            f"upper limit of f_e under {rules.cold_at} on calibration documents",
-            [[e.expert for e in cold if e.layer == layer] for layer in info.moe_layers],
-        )
-    ]
-    for share in rules.shares:
-        lowest = [
-            np.argsort(order[row, :E], kind="stable")[: int(share * E)].tolist()
-            for row, E in enumerate(load.experts)
-        ]
-        told = f"the lowest {share:.4g} of the experts of every layer by {by}"
-        rules_of.append((f"{by} {share:.4g}", f"{told} on calibration documents", lowest))
-    return tuple(
-        planned_pruning(
-            name,
-            told,
-            candidates,
+    chosen = [*_cold(documents, info, seed), *_lowest(documents, info, load, by, rules.shares)]
+    planned: dict[tuple[LayerPruning, ...], PlannedPruning] = {}
+    for rule in chosen:
+        plan = planned_pruning(
+            rule.kind,
+            rule.name,
+            f"{rule.told} on calibration documents",
+            rule.candidates,
             protected,
             info,
             least=load.top_k,
             controls=rules.controls,
             seed=seed,
         )
-        for name, told, candidates in rules_of
-    )
+        planned.setdefault(plan.layers, plan)
+    return tuple(planned.values())
+
+
+class _Rule(NamedTuple):
+    """Whom a plan would drop: [L], experts of every layer in the order in which they would go."""
+
+    kind: Kind
+    name: str
+    told: str
+    candidates: list[list[int]]
+
+
+def cold_plan(threshold: str) -> str:
+    """Name of the plan that drops what is cold at a threshold."""
+    return f"cold at {threshold}"
+
+
+def _cold(documents: Sequence[RoutedDocument], info: ModelInfo, seed: int) -> Iterator[_Rule]:
+    judged = cold_load(documents, info, seed=seed)
+    for at, threshold in enumerate(judged.thresholds):
+        cold = judged.called("cold", at)
+        yield _Rule(
+            "cold",
+            cold_plan(threshold.name),
+            f"upper limit of f_e under {threshold.name}, in no domain at the uniform share,",
+            [[e.expert for e in cold if e.layer == layer] for layer in info.moe_layers],
+        )
+
+
+def _lowest(
+    documents: Sequence[RoutedDocument],
+    info: ModelInfo,
+    load: Loads,
+    by: Score,
+    shares: Sequence[float],
+) -> Iterator[_Rule]:
+    order = ranking(documents, info, by)
+    assert order is not None
+    for share in shares:
+        lowest = [
+            np.argsort(order[row, :E], kind="stable")[: int(share * E)].tolist()
+            for row, E in enumerate(load.experts)
+        ]
+        told = f"the lowest {share:.4g} of the experts of every layer by {by}"
+        yield _Rule("score", f"{by} {share:.4g}", told, lowest)

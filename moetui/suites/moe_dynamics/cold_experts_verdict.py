@@ -12,6 +12,7 @@ from moetui.analyses.pruning_plan import PruningPlan, PruningPlans
 from moetui.analyses.trigger_tokens import TriggerTokens
 from moetui.stats import Statistic
 from moetui.stats.minimum import LOAD
+from moetui.suites.moe_dynamics.cold_experts_analyses import cold_plan
 from moetui.suites.results import CellResult, Measure, Verdict, Verdicts
 from moetui.suites.wording import claim
 
@@ -27,12 +28,13 @@ SEED_RULE = (
 )
 CORRECTED_RULE = (
     "at the threshold {}, by 95 % intervals over evaluation documents: no cold experts where no "
-    "expert's interval reaches under it; conditional where those under it are all used at the "
+    "expert's interval reaches under it in any layer; undecided where some do, and lie under it in "
+    "none; conditional where those under it are all used at the "
     "uniform share in some domain; else all experts that are cold on calibration documents (super "
     "experts spared) are removed at once: dead weight if ΔNLL on evaluation documents is "
     "equivalent to none within {:g} nats a token, rare but needed if its interval lies beyond "
-    "that, else undecided. Every model must say so, else the models differ. Inconclusive below a "
-    "tenth of " + str(LOAD) + ", below 20 documents, or with data missing"
+    "that, else undecided. Every model must say so, else the models differ. Inconclusive where "
+    "every layer is below a tenth of " + str(LOAD) + ", below 20 documents, or with data missing"
 )
 
 
@@ -114,9 +116,9 @@ def _corrected_of(model: str, cells: Sequence[CellResult], cold_at: str) -> tupl
     missing = [cell.reason for cell in cells if cell.model == model and cell.reason is not None]
     if load is None:
         return INCONCLUSIVE, f"{model}: {'; '.join(dict.fromkeys(missing)) or 'no load was read'}"
-    reason = next((layer.reason for layer in load.layers if layer.reason), None)
-    if reason is not None:
-        return INCONCLUSIVE, f"{model}: {reason}"
+    reasons = [layer.reason for layer in load.layers if layer.reason]
+    if len(reasons) == len(load.layers):
+        return INCONCLUSIVE, f"{model}: {reasons[0]}"
     at = [threshold.name for threshold in load.thresholds].index(cold_at)
     cold, conditional = load.called("cold", at), load.called("conditional", at)
     undecided = load.called("undecided", at)
@@ -125,10 +127,13 @@ def _corrected_of(model: str, cells: Sequence[CellResult], cold_at: str) -> tupl
         f"({len(load.dead)} dead), {len(conditional)} conditional, {len(undecided)} undecided, on "
         f"{load.n_documents} documents"
     )
+    if reasons:
+        told += f"; {len(reasons)} of {len(load.layers)} layers cannot be judged: {reasons[0]}"
     if not cold:
-        outcome = "conditional" if conditional else "undecided" if undecided else "no cold experts"
+        open_ = bool(undecided or reasons)
+        outcome = "conditional" if conditional else "undecided" if open_ else "no cold experts"
         return outcome, f"{told}{_best(plans)}"
-    plan = next((one for one in plans.plans if one.name == "cold"), None) if plans else None
+    plan = plan_at(plans, cold_at)
     if plan is None:
         why = "no plan was measured" if plans is None else "none is cold on calibration documents"
         outcome = INCONCLUSIVE if plans is None else "undecided"
@@ -140,6 +145,12 @@ def _corrected_of(model: str, cells: Sequence[CellResult], cold_at: str) -> tupl
         "inconclusive": INCONCLUSIVE,
     }[plan.equivalence.outcome]
     return outcome, f"{told}; {_cost(plan)}{_best(plans)}"
+
+
+def plan_at(plans: PruningPlans | None, cold_at: str) -> PruningPlan | None:
+    """The plan that drops what is cold at a threshold, None where that is nobody."""
+    every = plans.plans if plans else ()
+    return next((one for one in every if one.name == cold_plan(cold_at)), None)
 
 
 def _cost(plan: PruningPlan) -> str:
@@ -161,9 +172,9 @@ def _best(plans: PruningPlans | None) -> str:
     if plans is None:
         return ""
     for plan in plans.plans:
-        if plan.name == plans.recommended and plan.name != "cold":
-            return f"; {_cost(plan)}"
-    return "" if plans.recommended else "; no pruning plan passes the equivalence test"
+        if plan.name == plans.recommended:
+            return f"; largest plan that passes the equivalence test: {_cost(plan)}"
+    return "; no pruning plan passes the equivalence test"
 
 
 def _joint(
