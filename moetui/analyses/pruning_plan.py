@@ -66,7 +66,7 @@ class PruningPlan(msgspec.Struct, frozen=True, kw_only=True, tag="pruning"):
     delta_nll: of the whole plan on evaluation documents, nats a predicted token, interval over
     documents; its null is the band of random plans of the same size, where any were measured, and
     p how many of these cost as little. equivalence: whether that is as good as none. safe: the
-    equivalence test says so; nothing is claimed safe without it.
+    equivalence test says so; nothing is claimed safe without it. recommended: see `PruningPlans`.
     """
 
     kind: Kind
@@ -83,6 +83,7 @@ class PruningPlan(msgspec.Struct, frozen=True, kw_only=True, tag="pruning"):
     delta_nll: Statistic
     equivalence: EquivalenceTest
     safe: bool
+    recommended: bool = False
 
 
 class PruningPlans(msgspec.Struct, frozen=True, kw_only=True, tag="pruning_plans"):
@@ -221,12 +222,13 @@ def pruning_plans(
         ]
         plans.append(_plan(plan, first.mode, info, cost, draws, margin))
     plans.sort(key=lambda plan: plan.experts)
+    best = _recommended(plans)
     return PruningPlans(
         n_documents=len(tokens),
         margin=margin,
-        plans=tuple(plans),
+        plans=tuple(msgspec.structs.replace(plan, recommended=plan.name == best) for plan in plans),
         empty=tuple(plan.name for plan in first.planned if not plan.layers),
-        recommended=_recommended(plans),
+        recommended=best,
     )
 
 
