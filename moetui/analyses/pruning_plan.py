@@ -40,14 +40,15 @@ class LayerPruning(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PlannedPruning(msgspec.Struct, frozen=True, kw_only=True):
-    """A plan before it is measured. name: of its rule, among those of its kind; by: the rule in
-    words; layers: those that
+    """A plan before it is measured. rules: names of those that choose it, name: the first of them;
+    by: that one in words; layers: those that
     lose an expert; spared: super experts and experts of which too few would be left, which the rule
     would have dropped; controls: the same number of random experts of the same layers (none of
     them super), drawn anew each."""
 
     kind: Kind
     name: str
+    rules: tuple[str, ...]
     by: str
     layers: tuple[LayerPruning, ...]
     spared: tuple[tuple[int, int], ...]
@@ -58,8 +59,8 @@ class PruningPlan(msgspec.Struct, frozen=True, kw_only=True, tag="pruning"):
     """Experts to drop, what that saves and what it costs.
 
     kind, name, by: the rule that chose them, on calibration documents: those that are cold, or the
-    lowest by a score. mode: how they are removed, and
-    what that means. layers: decoder layers that lose experts. spared: (layer, expert) that the
+    lowest by a score. rules: names of all rules that choose these very experts. mode: how they are
+    removed, and what that means. layers: decoder layers that lose experts. spared: (layer, expert) that the
     rule would have dropped, kept as super experts or because too few would be left.
     experts, of_experts: how many are dropped, and how many there are; bytes_saved: in the
     checkpoint as it is stored, of bytes_of_experts; both None where its files do not tell.
@@ -71,6 +72,7 @@ class PruningPlan(msgspec.Struct, frozen=True, kw_only=True, tag="pruning"):
 
     kind: Kind
     name: str
+    rules: tuple[str, ...]
     by: str
     mode: Mode
     mode_meaning: str
@@ -146,6 +148,7 @@ def planned_pruning(
     return PlannedPruning(
         kind=kind,
         name=name,
+        rules=(name,),
         by=by,
         layers=tuple(layers),
         spared=tuple(kept),
@@ -227,7 +230,7 @@ def pruning_plans(
         n_documents=len(tokens),
         margin=margin,
         plans=tuple(msgspec.structs.replace(plan, recommended=plan.name == best) for plan in plans),
-        empty=tuple(plan.name for plan in first.planned if not plan.layers),
+        empty=tuple(name for plan in first.planned if not plan.layers for name in plan.rules),
         recommended=best,
     )
 
@@ -287,6 +290,7 @@ def _plan(
     return PruningPlan(
         kind=plan.kind,
         name=plan.name,
+        rules=plan.rules,
         by=plan.by,
         mode=mode,
         mode_meaning=MEANING[mode],

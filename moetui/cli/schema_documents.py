@@ -27,7 +27,7 @@ def documents() -> dict[str, type]:
     """Name → type of every document: files first, then the parts that have a name of their own.
 
     result, plans: `moetui batch`; comparison: `compare`; trace, fidelity: `trace`; models, doctor:
-    these commands; screen: the explorer's `E`; pane-…: its `e`; the rest are the results of analyses.
+    these commands; screen: the explorer's `E`; pane-…: its `e`; the rest are results of analyses.
     """
     found: dict[str, type] = {
         "result": SuiteResult,

@@ -35,7 +35,9 @@ def model() -> FakeForward:
     return FakeForward(layers=3, experts=E, k=K, vocabulary=V, push=pushes)
 
 
-def documents(forward: FakeForward, *, count: int = DOCUMENTS, seed: int = 0) -> list[RoutedDocument]:
+def documents(
+    forward: FakeForward, *, count: int = DOCUMENTS, seed: int = 0
+) -> list[RoutedDocument]:
     """Token 0 often, so that what moves its logit down or up counts."""
     rng = np.random.default_rng(seed)
     ids = rng.choice(7, (count, TOKENS), p=[0.4, *[0.1] * 6])
@@ -59,9 +61,7 @@ def by_hand(expert: int) -> tuple[LayerAblations, ...]:
     controls = Controls(random=others, matched=others[:4], wanted=4)
     target = Target(expert=expert, role="coldest", controls=controls)
     experts = tuple(sorted({expert, *others}))
-    return (
-        LayerAblations(layer=0, row=0, load=(0.1,) * E, targets=(target,), experts=experts),
-    )
+    return (LayerAblations(layer=0, row=0, load=(0.1,) * E, targets=(target,), experts=experts),)
 
 
 def measured(
@@ -132,7 +132,7 @@ def _logits(forward: FakeForward, ids: list[int], removed: int | None, mode: Mod
     for t, token in enumerate(ids):
         for layer in range(3):
             pair = [(token + layer) % E, (token + layer + 1) % E]
-            weights = {e: 0.5 for e in pair}
+            weights = dict.fromkeys(pair, 0.5)
             if layer == 0 and removed in pair:
                 (other,) = set(pair) - {removed}
                 weights = {other: 1.0 if mode == "renormalise" else 0.5}

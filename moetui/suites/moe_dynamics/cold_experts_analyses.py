@@ -233,8 +233,8 @@ def plans_by_rules(
     documents: Sequence[RoutedDocument], info: ModelInfo, rules: PlanRules, *, seed: int
 ) -> tuple[PlannedPruning, ...]:
     """The experts that are cold at each threshold, and the lowest by score, a plan for every share;
-    super experts stay. Where outputs are not known the score is the frequency. Of plans that drop
-    the same experts the first stays."""
+    super experts stay. Where outputs are not known the score is the frequency. Rules that choose
+    the same experts share a plan."""
     outputs, load = output_sums(documents, info), loads(documents, info)
     largest = np.zeros((len(info.moe_layers), info.num_experts))
     protected = super_experts(largest if outputs is None else outputs.largest)
@@ -253,7 +253,9 @@ def plans_by_rules(
             controls=rules.controls,
             seed=seed,
         )
-        planned.setdefault(plan.layers, plan)
+        if (same := planned.get(plan.layers)) is not None:
+            plan = msgspec.structs.replace(same, rules=(*same.rules, rule.name))
+        planned[plan.layers] = plan
     return tuple(planned.values())
 
 

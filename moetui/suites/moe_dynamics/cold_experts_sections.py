@@ -316,7 +316,7 @@ def _plan_text(found: PruningPlans) -> str:
 def _plans(model: str, found: PruningPlans) -> Iterator[Table]:
     rows = tuple(
         (
-            plan.name,
+            ", ".join(plan.rules),
             f"{plan.experts} of {plan.of_experts}",
             _saved(plan),
             plan.delta_nll,

@@ -93,7 +93,11 @@ def _measures(model: str, cells: Sequence[CellResult]) -> Iterator[Measure]:
             ("ΔNLL without the hottest expert of a layer", ablations.hottest),
         ]
     if (plans := _one(model, cells, PruningPlans)) is not None:
-        found += [(f"ΔNLL of the plan {plan.name}", plan.delta_nll) for plan in plans.plans]
+        found += [
+            (f"ΔNLL of the plan {name}", plan.delta_nll)
+            for plan in plans.plans
+            for name in plan.rules
+        ]
     for name, statistic in found:
         yield Measure(model=model, label="corrected", name=name, statistic=statistic)
 
@@ -150,7 +154,7 @@ def _corrected_of(model: str, cells: Sequence[CellResult], cold_at: str) -> tupl
 def plan_at(plans: PruningPlans | None, cold_at: str) -> PruningPlan | None:
     """The plan that drops what is cold at a threshold, None where that is nobody."""
     every = plans.plans if plans else ()
-    return next((one for one in every if one.name == cold_plan(cold_at)), None)
+    return next((one for one in every if cold_plan(cold_at) in one.rules), None)
 
 
 def _cost(plan: PruningPlan) -> str:
