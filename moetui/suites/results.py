@@ -24,6 +24,7 @@ from moetui.analyses.pruning_plan import PruningPlans
 from moetui.analyses.routed import RoutingRead
 from moetui.analyses.sanity import Sanity
 from moetui.analyses.source_experts import SourceExperts
+from moetui.analyses.source_heads import SourceHeads
 from moetui.analyses.task_accuracy import TaskAccuracy
 from moetui.analyses.token_identity import TokenIdentity
 from moetui.analyses.trigger_tokens import TriggerTokens
@@ -44,6 +45,7 @@ AnalysisResult = (
     | CorpusDecomposition
     | ContextSensitivity
     | SourceExperts
+    | SourceHeads
     | CausalCheck
     | TokenIdentity
     | Probes
