@@ -75,10 +75,11 @@ class OffloadPlan(msgspec.Struct, frozen=True, kw_only=True, tag="offload_plan")
     """What a model would do with only some of its experts in memory.
 
     model, digest: of which checkpoint. layers: decoder layers that route; expert_bytes: what one
-    expert of each takes in the checkpoint (empty where its files do not tell); num_experts, top_k:
-    of a layer, and of a token. all_bytes: all experts of all layers. bandwidth: bytes a second at
-    which experts are fetched. probe_layer: whose stream the probe reads; layers up to it are not
-    prefetched. documents, tokens: what the caches were run over. rows: by capacity, then policy.
+    expert of each takes in the checkpoint (empty where its files do not tell); num_experts: of
+    the largest layer; top_k: of a token. all_bytes: all experts of all layers. bandwidth: bytes a
+    second at which experts are fetched. probe_layer: whose stream the probe reads; layers up to
+    it are not prefetched. documents, tokens: what the caches were run over. rows: by capacity,
+    then policy.
     """
 
     model: str
@@ -117,13 +118,14 @@ def offload_rows(
     expert_bytes: Sequence[int],
     sizes: Sequence[int],
     *,
-    num_experts: int,
+    layer_experts: Sequence[int],
     bandwidth: float,
     seed: int,
 ) -> tuple[OffloadRow, ...]:
-    """Every policy with every capacity of `sizes`. expert_bytes: [L], empty where unknown."""
+    """Every policy with every capacity of `sizes`. expert_bytes: [L], empty where unknown;
+    layer_experts: [L], how many a layer has."""
     rows: list[OffloadRow] = []
-    judge = _Judge(requests, tuple(expert_bytes), num_experts, bandwidth, seed)
+    judge = _Judge(requests, tuple(expert_bytes), tuple(layer_experts), bandwidth, seed)
     for capacity in sizes:
         plain = {name: _run(policy, requests, capacity) for name, policy in POLICIES.items()}
         ahead = {
@@ -166,7 +168,7 @@ class _Judge:
         self,
         requests: Requests,
         expert_bytes: tuple[int, ...],
-        num_experts: int,
+        layer_experts: tuple[int, ...],
         bandwidth: float,
         seed: int,
     ) -> None:
@@ -175,7 +177,7 @@ class _Judge:
         self._tokens = self._by_document(np.ones(len(requests.documents)))
         wanted = (requests.experts >= 0).sum(axis=(1, 2))
         self._wanted = self._by_document(wanted)
-        self._experts, self._bandwidth, self._seed = num_experts, bandwidth, seed
+        self._experts, self._bandwidth, self._seed = layer_experts, bandwidth, seed
 
     def hits(self, used: Sequence[CacheUse]) -> Numbers:
         """[D], experts that were there."""
@@ -199,7 +201,7 @@ class _Judge:
         return OffloadRow(
             policy=name,
             capacity=capacity,
-            memory_bytes=sum(self._bytes) * min(capacity, self._experts) if self._bytes else None,
+            memory_bytes=self._memory(capacity),
             hit_rate=self._ratio(hits, self._wanted),
             over_lru=None if base is None else self._ratio(hits - base, self._wanted),
             over_token=None if known is None else self._ratio(hits - known, self._wanted),
@@ -209,6 +211,13 @@ class _Judge:
                 None if fetched is None else fetched * slow, self._tokens
             ),
         )
+
+    def _memory(self, capacity: int) -> int | None:
+        """Bytes of so many experts of every layer, or all that it has."""
+        if not self._bytes:
+            return None
+        pairs = zip(self._bytes, self._experts, strict=True)
+        return sum(size * min(capacity, experts) for size, experts in pairs)
 
     def _weighed(self, loads: Sequence[Sequence[int]]) -> Numbers | None:
         """[D], bytes of what was loaded for the tokens of each document, over all layers."""

@@ -62,11 +62,18 @@ def model_info(
         lens_error=probe.lens_error,
         attention_error=probe.attention_error,
         initialisation=str(initialisation) if initialisation else None,
+        layer_experts=_layer_experts(probe),
         expert_bytes=_expert_bytes(folder, tuple(sites), probe.architecture.num_experts),
     )
 
 
 _BITS = {"float32": 32, "bfloat16": 16, "float16": 16}
+
+
+def _layer_experts(probe: Probe) -> tuple[int, ...]:
+    """By layer, where layers differ."""
+    found = tuple(site.num_experts for site in probe.architecture.sites.values())
+    return found if len(set(found)) > 1 else ()
 
 
 def _expert_bytes(folder: Path, layers: tuple[int, ...], experts: int) -> tuple[int, ...]:

@@ -26,7 +26,9 @@ def requests(seed=0, documents=25, T=12):
 
 
 def rows_of(given, sizes=(4,), expert_bytes=BYTES, bandwidth=1e6):
-    found = offload_rows(given, expert_bytes, sizes, num_experts=E, bandwidth=bandwidth, seed=0)
+    found = offload_rows(
+        given, expert_bytes, sizes, layer_experts=(E, E, E), bandwidth=bandwidth, seed=0
+    )
     return {(row.policy, row.capacity): row for row in found}
 
 

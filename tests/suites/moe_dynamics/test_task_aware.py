@@ -11,7 +11,8 @@ from moetui.demo import checkpoint
 from moetui.suites import run_suite, sections
 from moetui.suites.moe_dynamics import preset, study_suite
 from moetui.suites.moe_dynamics.study import Shared
-from moetui.suites.moe_dynamics.task_aware import Parameters, probe_layer_of
+from moetui.suites.moe_dynamics.task_aware import Parameters
+from moetui.suites.moe_dynamics.task_aware_analyses import probe_layer_of
 from moetui.suites.moe_dynamics.task_aware_verdict import (
     FORETELLS,
     INCONCLUSIVE,
