@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from moetui.analyses.attention_router import CorpusDecomposition, PromptDecomposition
+from moetui.analyses.attention_routing import AttentionRouting
 from moetui.analyses.causal_check import CausalCheck
 from moetui.analyses.cold_load import ColdLoad
 from moetui.analyses.cold_prompts import ColdPrompts
@@ -23,9 +24,11 @@ from moetui.analyses.probes import Probes
 from moetui.analyses.pruning_plan import PruningPlans
 from moetui.analyses.routed import RoutingRead
 from moetui.analyses.sanity import Sanity
+from moetui.analyses.seed_prediction import SeedAttention, SeedTask
 from moetui.analyses.source_experts import SourceExperts
 from moetui.analyses.source_heads import SourceHeads
 from moetui.analyses.task_accuracy import TaskAccuracy
+from moetui.analyses.task_aware import TaskAware
 from moetui.analyses.token_identity import TokenIdentity
 from moetui.analyses.trigger_tokens import TriggerTokens
 from moetui.analyses.tuned_lens import LensFidelity, TunedLensFit
@@ -63,6 +66,10 @@ AnalysisResult = (
     | ExpertAblations
     | WakingTokens
     | PruningPlans
+    | SeedAttention
+    | AttentionRouting
+    | SeedTask
+    | TaskAware
     | Sanity
 )
 

@@ -84,6 +84,23 @@ OF_SUITE: Mapping[str, Terms] = {
         ("control experts", "others of the same layer, removed in the same way: random ones, and "
          "those of nearest frequency"),
     ),
+    "attention_routing": (
+        ("recall@k", "share of the k experts of a token that are among the k foretold"),
+        ("gain, added", "recall less that of the table of token identities: by the predictor "
+         "alone, and by predictor and table together"),
+        ("any overlap, constant", "the published scores: one of k foretold experts is used; the "
+         "same for always naming the most frequent ones"),
+    ),
+    "task_aware": (
+        ("recall@m", "share of the k experts of a token that are among the m foretold"),
+        ("gate, at the probe; one router early", "the later router itself, asked about the stream "
+         "that leaves the probe's layer, or about the one that the router before it reads"),
+        ("hit rate", "share of the experts asked for that are in memory when their layer begins"),
+        ("over LRU, over LRU + token", "hit rate less that of LRU, and of LRU that fetches ahead "
+         "what the token's identity foretells"),
+        ("stall", "milliseconds that a token waits for experts, if everything foretold arrived in "
+         "time; at worst: if nothing had"),
+    ),
 }  # fmt: skip
 
 
