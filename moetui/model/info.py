@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from moetui.model.backend import backend
 from moetui.model.digest import digest, recipe_digest
+from moetui.model.parameters import all_learnt
 from moetui.model.probe import Probe
 from moetui.model.reinitialise import Initialisation
 from moetui.trace import ModelInfo
@@ -43,7 +43,7 @@ def model_info(
         top_k=probe.top_k,
         hidden_size=probe.hidden_size,
         vocab_size=probe.vocab_size,
-        parameters=_parameters(network),
+        parameters=all_learnt(network),
         weight_bytes=sum(array.nbytes for array in arrays),
         dtype=probe.dtype,
         backend=backend(),
@@ -64,21 +64,3 @@ def model_info(
 
 
 _BITS = {"float32": 32, "bfloat16": 16, "float16": 16}
-
-
-def _parameters(network: nn.Module) -> int:
-    """How many numbers the network learnt; packed weights count as what they stand for."""
-    total = 0
-    for _, module in network.named_modules():
-        packed = "scales" in module
-        for name, array in module.items():
-            if not isinstance(array, mx.array) or name.startswith("_"):
-                continue
-            if packed and name == "weight":
-                total += array.size * 32 // module.bits
-            elif not (packed and name in _QUANTIZATION):
-                total += array.size
-    return total
-
-
-_QUANTIZATION = ("scales", "biases", "global_scale")
