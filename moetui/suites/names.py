@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-STUDIES: tuple[str, ...] = ()
+STUDIES: tuple[str, ...] = ("merging",)
 """The studies of `moe_dynamics`, in the order in which they run; each is a suite by itself too."""
 
 WHOLE: tuple[str, ...] = ("attention_router", "moe_routing_correlation", "moe_dynamics")
 """The three suites, which `all` stands for."""
 
-NAMES: tuple[str, ...] = (*WHOLE, *STUDIES)
+NAMES: tuple[str, ...] = (*WHOLE, *STUDIES, "anatomy")
 """Everything that can be run."""
 
 # What the published experiments call them.

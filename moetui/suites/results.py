@@ -15,6 +15,11 @@ from moetui.analyses.attention_router import CorpusDecomposition, PromptDecompos
 from moetui.analyses.causal_check import CausalCheck
 from moetui.analyses.context_sensitivity import ContextSensitivity
 from moetui.analyses.expert_words import ExpertWords
+from moetui.analyses.matrix_ranks import MatrixRanks
+from moetui.analyses.merge_front import MergeFront
+from moetui.analyses.merged_pairs import MergedPairs
+from moetui.analyses.output_similarity import OutputSimilarity
+from moetui.analyses.parameter_shares import ParameterShares
 from moetui.analyses.probes import Probes
 from moetui.analyses.routed import RoutingRead
 from moetui.analyses.sanity import Sanity
@@ -24,6 +29,7 @@ from moetui.analyses.token_identity import TokenIdentity
 from moetui.analyses.tuned_lens import LensFidelity, TunedLensFit
 from moetui.analyses.virtual_experts import VirtualExperts
 from moetui.analyses.vocabulary_alignment import VocabularyAlignment
+from moetui.analyses.weight_similarity import WeightSimilarity
 from moetui.errors import UsageError
 from moetui.stats import Statistic
 from moetui.trace import ModelInfo, to_json
@@ -47,6 +53,12 @@ AnalysisResult = (
     | VocabularyAlignment
     | ExpertWords
     | RoutingRead
+    | OutputSimilarity
+    | WeightSimilarity
+    | MergedPairs
+    | MergeFront
+    | MatrixRanks
+    | ParameterShares
     | Sanity
 )
 

@@ -14,11 +14,13 @@ import msgspec
 from moetui.analyses.sanity import Sanity
 from moetui.suites import (
     against_null,
+    anatomy_sections,
     attention_router_sections,
     moe_routing_correlation_sections,
     shortfalls,
     terms,
 )
+from moetui.suites.moe_dynamics import merging_sections
 from moetui.suites.moe_routing_correlation_tasks_sections import task_checks
 from moetui.suites.results import (
     Measure,
@@ -50,7 +52,9 @@ _LONG = 72
 
 # A suite that is not here has the general sections only.
 OWN: Mapping[str, Own] = {
+    "anatomy": Own(anatomy_sections.sections),
     "attention_router": Own(attention_router_sections.sections),
+    "merging": Own(merging_sections.sections),
     "moe_routing_correlation": Own(moe_routing_correlation_sections.sections, checks=task_checks),
 }
 

@@ -1,0 +1,211 @@
+"""Measures and verdicts of `anatomy`: the two published claims, and what the weights show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from statistics import median
+from typing import Literal
+
+from moetui.analyses.matrix_ranks import ROUTER_CENTRED, MatrixRanks, difference_name
+from moetui.analyses.weight_similarity import ALIGNED, STATIC, WeightSimilarity
+from moetui.stats import Statistic
+from moetui.suites.moe_dynamics.merging_verdict import ALIGNED_MEAN, MERGEABLE
+from moetui.suites.results import CellResult, Measure, Verdict, Verdicts
+from moetui.suites.wording import number
+
+GATE_DIFFERENCE = "effective rank of the gate's differences between experts, median of layers"
+ROUTER_RELATIVE = "effective rank of routers ÷ that of random matrices, median of layers"
+# The matrix that experts without a gate read by.
+_GATES = ("gate_proj", "fc1")
+# From this share of the energy on experts share their weights; up to that one they do not.
+SHARED, APART = 0.5, 0.05
+# Below this part of a random matrix's rank a router uses few directions.
+LOW = 0.5
+
+SEED_RULE = (
+    "the seed's two claims: pseudo where the experts' gate matrices differ by one direction "
+    "(effective rank of gate less mean expert at most 1 in more than half of the layers), native "
+    "where no pair of experts has a weight cosine at the threshold; both or neither where both or "
+    "neither hold"
+)
+CORRECTED_RULE = (
+    f"pseudo: the experts have {SHARED:g} or more of the energy of some matrix in common, or their "
+    "routers, less their mean row, use a single direction; native: at most "
+    f"{APART:g} of every matrix in common, aligned weight cosines at most {APART:g} above pairs "
+    f"across layers, and routers that use at least {LOW:g} of the directions of random matrices "
+    "of that shape; in between otherwise. Medians of layers"
+)
+FOUND = {
+    "pseudo": "experts share their weights, or routers use a single direction",
+    "native": "experts share no weights and routers use many directions",
+    "both": "the two published claims hold at once: one of them is about differences between "
+    "experts, the other about whole experts",
+    "neither": "neither published claim holds",
+    "in between": "experts share something, or routers use few directions",
+    "models differ": "the models are not alike",
+}
+INCONCLUSIVE = "inconclusive"
+
+
+def measures(model: str, cells: Sequence[CellResult]) -> tuple[Measure, ...]:
+    """Of one model; a number that is missing is left out."""
+    found: list[Measure] = []
+    for cell in cells:
+        one = cell.result
+        if isinstance(one, MatrixRanks):
+            found += _rank_measures(model, one)
+        elif isinstance(one, WeightSimilarity):
+            found += _weight_measures(model, one)
+    return tuple(found)
+
+
+def conclude(cells: Sequence[CellResult]) -> Verdicts:
+    """Both verdicts over all models of the run."""
+    return Verdicts(
+        seed=_verdict("seed rule", SEED_RULE, cells, seed_outcome),
+        corrected=_verdict("corrected", CORRECTED_RULE, cells, corrected_outcome),
+        why_they_differ=(
+            "the two published texts contradict each other because a rank of differences says "
+            "nothing without what a random matrix has, and the cosine of whole experts nothing "
+            "without the order of their neurons; the corrected rule puts each beside its null"
+        ),
+    )
+
+
+def seed_outcome(ranks: MatrixRanks, weights: WeightSimilarity) -> str:
+    """The seed's claims on one model."""
+    pairs = sum(layer.pairs for layer in weights.layers)
+    if not pairs:
+        return INCONCLUSIVE
+    native = not any(layer.mergeable for layer in weights.layers)
+    difference = _gate_ranks(ranks)
+    pseudo = bool(difference) and sum(rank <= 1 for rank in difference) > len(difference) / 2
+    if native and pseudo:
+        return "both"
+    return "native" if native else "pseudo" if pseudo else "neither"
+
+
+def corrected_outcome(ranks: MatrixRanks, weights: WeightSimilarity) -> str:
+    """What the weights of one model show."""
+    common = _common(ranks)
+    lift = [
+        one.mean.value - one.mean.null_mean
+        for one in weights.of(ALIGNED)
+        if one.mean.value is not None and one.mean.null_mean is not None
+    ]
+    routers = ranks.of(ROUTER_CENTRED)
+    relative = [one.relative for one in routers if one.relative is not None]
+    directions = [one.rank.value for one in routers if one.rank.value is not None]
+    if not common or not relative:
+        return INCONCLUSIVE
+    if max(common.values()) >= SHARED or median(directions) <= 1:
+        return "pseudo"
+    if not lift:
+        return INCONCLUSIVE
+    apart = max(common.values()) <= APART and median(lift) <= APART
+    return "native" if apart and median(relative) >= LOW else "in between"
+
+
+def _verdict(label: str, rule: str, cells: Sequence[CellResult], judge: object) -> Verdict:
+    outcomes, told, evidence = [], [], []
+    models = dict.fromkeys(cell.model for cell in cells)
+    for model in models:
+        mine = [cell.result for cell in cells if cell.model == model]
+        ranks = next((one for one in mine if isinstance(one, MatrixRanks)), None)
+        weights = next((one for one in mine if isinstance(one, WeightSimilarity)), None)
+        if ranks is None or weights is None:
+            outcomes.append(INCONCLUSIVE)
+            told.append(_reason(model, cells))
+            continue
+        outcomes.append(
+            seed_outcome(ranks, weights)
+            if judge is seed_outcome
+            else corrected_outcome(ranks, weights)
+        )
+        told.append(_told(model, ranks, weights))
+        evidence += [
+            one for one in measures(model, [c for c in cells if c.model == model])
+            if (one.label == "seed") == (label != "corrected")
+        ]  # fmt: skip
+    alike = list(dict.fromkeys(outcomes))
+    outcome = INCONCLUSIVE if INCONCLUSIVE in alike or not alike else alike[0]
+    if len(alike) > 1 and outcome != INCONCLUSIVE:
+        outcome = "models differ"
+    said = [FOUND[outcome]] if outcome in FOUND else []
+    return Verdict(
+        label=label,
+        outcome=outcome,
+        statement="; ".join([*said, *told]) or "nothing was measured",
+        rule=rule,
+        evidence=tuple(evidence),
+    )
+
+
+def _told(model: str, ranks: MatrixRanks, weights: WeightSimilarity) -> str:
+    pairs = sum(layer.pairs for layer in weights.layers)
+    alike = sum(layer.mergeable for layer in weights.layers)
+    common = ", ".join(f"{name} {number(share)}" for name, share in _common(ranks).items())
+    routers = ranks.of(ROUTER_CENTRED)
+    aligned = [one.mean for one in weights.of(ALIGNED)]
+    return (
+        f"{model}: routers have effective rank {_median([r.rank.value for r in routers])} (random "
+        f"matrices {_median([r.rank.null_mean for r in routers])}); gates of experts differ by "
+        f"rank {_median(_gate_ranks(ranks))}; in common of experts' energy: {common or 'unknown'}; "
+        f"aligned weight cosine {_median([one.value for one in aligned])} (across layers "
+        f"{_median([one.null_mean for one in aligned])}); {alike:,} of {pairs:,} pairs at "
+        f"{weights.threshold:g}"
+    )
+
+
+def _common(ranks: MatrixRanks) -> dict[str, float]:
+    """Median over layers of what experts have in common, by matrix."""
+    found = {}
+    for name in dict.fromkeys(one.what for one in ranks.common):
+        values = [one.share.value for one in ranks.shares(name) if one.share.value is not None]
+        if values:
+            found[name] = median(values)
+    return found
+
+
+def _gate_ranks(ranks: MatrixRanks) -> list[float]:
+    return [
+        one.rank.value
+        for name in _GATES
+        for one in ranks.of(difference_name(name))
+        if one.rank.value is not None
+    ]
+
+
+def _rank_measures(model: str, ranks: MatrixRanks) -> Iterator[Measure]:
+    if difference := _gate_ranks(ranks):
+        yield _measure(model, "seed", GATE_DIFFERENCE, median(difference))
+    routers = [one.relative for one in ranks.of(ROUTER_CENTRED) if one.relative is not None]
+    if routers:
+        yield _measure(model, "corrected", ROUTER_RELATIVE, median(routers))
+    for name, share in _common(ranks).items():
+        yield _measure(model, "corrected", f"{name}: energy in common, median of layers", share)
+
+
+def _weight_measures(model: str, weights: WeightSimilarity) -> Iterator[Measure]:
+    pairs = sum(layer.pairs for layer in weights.layers)
+    if pairs:
+        share = sum(layer.mergeable for layer in weights.layers) / pairs
+        yield _measure(model, "seed", MERGEABLE, share)
+    aligned = [one.mean.value for one in weights.of(ALIGNED) if one.mean.value is not None]
+    if aligned:
+        yield _measure(model, "corrected", ALIGNED_MEAN, sum(aligned) / len(aligned))
+
+
+def _measure(model: str, label: Literal["seed", "corrected"], name: str, value: float) -> Measure:
+    statistic = Statistic(value=value, caveat=STATIC)
+    return Measure(model=model, label=label, name=name, statistic=statistic)
+
+
+def _median(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return number(median(known)) if known else "unknown"
+
+
+def _reason(model: str, cells: Sequence[CellResult]) -> str:
+    told = dict.fromkeys(c.reason for c in cells if c.model == model and c.reason is not None)
+    return f"{model}: {'; '.join(told) or 'its weights were not read'}"
