@@ -64,7 +64,7 @@ class InCommon(msgspec.Struct, frozen=True, kw_only=True):
     share: Statistic
 
 
-class MatrixRanks(msgspec.Struct, frozen=True, kw_only=True):
+class MatrixRanks(msgspec.Struct, frozen=True, kw_only=True, tag="matrix_ranks"):
     """All kinds of matrices of all layers asked for. energy: what the rank is taken at."""
 
     definition: str

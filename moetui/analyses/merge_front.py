@@ -70,7 +70,7 @@ class FrontPoint(msgspec.Struct, frozen=True, kw_only=True):
     on_front: bool
 
 
-class MergeFront(msgspec.Struct, frozen=True, kw_only=True):
+class MergeFront(msgspec.Struct, frozen=True, kw_only=True, tag="merge_front"):
     """All points, by share and method. layers: decoder layers in which experts were removed.
     random: by share, ΔNLL of random merges: their mean and band, on control documents. refused:
     what was not tried, and why."""

@@ -74,7 +74,7 @@ class Foretold(msgspec.Struct, frozen=True, kw_only=True):
     rho: Statistic
 
 
-class MergedPairs(msgspec.Struct, frozen=True, kw_only=True):
+class MergedPairs(msgspec.Struct, frozen=True, kw_only=True, tag="merged_pairs"):
     """The pairs of all layers asked for. control_documents: those that random pairs were tried on.
     mean, seed_mean: ΔNLL of the most similar pair, and of the seed's, mean of layers."""
 

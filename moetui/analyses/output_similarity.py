@@ -65,7 +65,7 @@ class LayerOutputSimilarity(msgspec.Struct, frozen=True, kw_only=True):
     similarities: tuple[PairSimilarity, ...]
 
 
-class OutputSimilarity(msgspec.Struct, frozen=True, kw_only=True):
+class OutputSimilarity(msgspec.Struct, frozen=True, kw_only=True, tag="output_similarity"):
     """What experts put out. mean: output cosine over all pairs and layers. rows: tokens compared,
     tokens: those read for the activation correlation."""
 

@@ -19,7 +19,7 @@ class ParameterShare(msgspec.Struct, frozen=True, kw_only=True):
     active: int
 
 
-class ParameterShares(msgspec.Struct, frozen=True, kw_only=True):
+class ParameterShares(msgspec.Struct, frozen=True, kw_only=True, tag="parameter_shares"):
     """All parts, which add up to `total`; active: what one token uses, embeddings counted whole.
 
     router_bits, quantization: of the checkpoint. dense: why there is no router, None where there

@@ -65,7 +65,7 @@ class LayerWeightSimilarity(msgspec.Struct, frozen=True, kw_only=True):
     similarities: tuple[PairSimilarity, ...]
 
 
-class WeightSimilarity(msgspec.Struct, frozen=True, kw_only=True):
+class WeightSimilarity(msgspec.Struct, frozen=True, kw_only=True, tag="weight_similarity"):
     """What the weights alone say. threshold: the seed's, of the weight cosine as they lie."""
 
     definition: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from statistics import median
 from typing import Literal
 
@@ -45,6 +45,8 @@ FOUND = {
     "models differ": "the models are not alike",
 }
 INCONCLUSIVE = "inconclusive"
+
+Judge = Callable[[MatrixRanks, WeightSimilarity], str]
 
 
 def measures(model: str, cells: Sequence[CellResult]) -> tuple[Measure, ...]:
@@ -106,7 +108,9 @@ def corrected_outcome(ranks: MatrixRanks, weights: WeightSimilarity) -> str:
     return "native" if apart and median(relative) >= LOW else "in between"
 
 
-def _verdict(label: str, rule: str, cells: Sequence[CellResult], judge: object) -> Verdict:
+def _verdict(
+    label: Literal["seed rule", "corrected"], rule: str, cells: Sequence[CellResult], judge: Judge
+) -> Verdict:
     outcomes, told, evidence = [], [], []
     models = dict.fromkeys(cell.model for cell in cells)
     for model in models:
@@ -117,16 +121,13 @@ def _verdict(label: str, rule: str, cells: Sequence[CellResult], judge: object) 
             outcomes.append(INCONCLUSIVE)
             told.append(_reason(model, cells))
             continue
-        outcomes.append(
-            seed_outcome(ranks, weights)
-            if judge is seed_outcome
-            else corrected_outcome(ranks, weights)
-        )
+        outcomes.append(judge(ranks, weights))
         told.append(_told(model, ranks, weights))
         evidence += [
-            one for one in measures(model, [c for c in cells if c.model == model])
-            if (one.label == "seed") == (label != "corrected")
-        ]  # fmt: skip
+            one
+            for one in measures(model, [cell for cell in cells if cell.model == model])
+            if label.startswith(one.label)
+        ]
     alike = list(dict.fromkeys(outcomes))
     outcome = INCONCLUSIVE if INCONCLUSIVE in alike or not alike else alike[0]
     if len(alike) > 1 and outcome != INCONCLUSIVE:
