@@ -18,8 +18,9 @@ Numbers = NDArray[np.float64]
 
 DRAWS = 999
 NULL = (
-    "null: pairs of experts of two layers, both layers' experts resampled; p: how often the mean, "
-    "or the largest of as many pairs, reaches what was found"
+    "null: pairs of experts of two layers: of the mean, with the experts of both layers resampled; "
+    "of the largest, that of as many of those pairs (no p: they are too few for the tail of a "
+    "maximum)"
 )
 
 
@@ -78,16 +79,23 @@ def pair_similarity(
     named = range(len(within)) if experts is None else experts
     told = intervals or {}
     base = Statistic(caveat=caveat, seed=seed)
-    mean, largest = told.get("mean", base), told.get("largest", base)
-    means, maxima = _draws(across, len(values), seed)
+    mean = msgspec.structs.replace(told.get("mean", base), value=finite(values.mean()))
+    largest = msgspec.structs.replace(told.get("largest", base), value=finite(values[best]))
     pool = np.empty(0) if across is None else across[np.isfinite(across)]
+    above = None
+    if across is not None and len(pool):
+        means = _means(across, seed)
+        p = permutation_p(float(values.mean()), means)
+        mean = msgspec.structs.replace(_beside(mean, means), p=p)
+        largest = _beside(largest, _maxima(pool, len(values), seed))
+        above = int((values > np.quantile(pool, 0.975)).sum())
     return PairSimilarity(
         what=what,
         pairs=len(values),
-        mean=_beside(mean, float(values.mean()), means),
-        largest=_beside(largest, float(values[best]), maxima),
+        mean=mean,
+        largest=largest,
         experts=(int(named[i[best]]), int(named[j[best]])),
-        above=int((values > np.quantile(pool, 0.975)).sum()) if len(pool) else None,
+        above=above,
     )
 
 
@@ -100,33 +108,28 @@ def most_similar(within: Numbers) -> tuple[int, int] | None:
     return int(i), int(j)
 
 
-def _draws(across: Numbers | None, pairs: int, seed: int) -> tuple[Numbers, Numbers]:
-    """Mean and largest of as many pairs across layers, experts of both layers resampled."""
-    if across is None or not np.isfinite(across).any():
-        return np.empty(0), np.empty(0)
+def _means(across: Numbers, seed: int) -> Numbers:
+    """[DRAWS], mean over pairs across layers, experts of both layers resampled."""
     rng = np.random.default_rng(seed)
     A, B = across.shape
-    means, maxima = np.empty(DRAWS), np.empty(DRAWS)
+    means = np.empty(DRAWS)
     for draw in range(DRAWS):
-        rows, columns = rng.integers(0, A, A), rng.integers(0, B, B)
-        values = across[np.ix_(rows, columns)].ravel()
-        values = values[np.isfinite(values)]
-        if not len(values):  # all that could be compared were left out by chance
-            values = across[np.isfinite(across)]
-        means[draw] = values.mean()
-        maxima[draw] = rng.choice(values, pairs).max()
-    return means, maxima
+        values = across[np.ix_(rng.integers(0, A, A), rng.integers(0, B, B))]
+        # What could be compared may have been left out by chance.
+        means[draw] = np.nanmean(values if np.isfinite(values).any() else across)
+    return means
 
 
-def _beside(known: Statistic, value: float, draws: Numbers) -> Statistic:
-    if not len(draws):
-        return msgspec.structs.replace(known, value=finite(value))
+def _maxima(pool: Numbers, pairs: int, seed: int) -> Numbers:
+    """[DRAWS], largest of `pairs` of the pool, none of them twice: so that the share of draws
+    below any number is right on average. Of all of them where there are no more."""
+    rng = np.random.default_rng(seed)
+    size = min(pairs, len(pool))
+    return np.array([rng.choice(pool, size, replace=False).max() for _ in range(DRAWS)])
+
+
+def _beside(known: Statistic, draws: Numbers) -> Statistic:
     low, high = np.quantile(draws, [0.025, 0.975])
     return msgspec.structs.replace(
-        known,
-        value=finite(value),
-        null_mean=float(draws.mean()),
-        null_low=float(low),
-        null_high=float(high),
-        p=permutation_p(value, draws),
+        known, null_mean=float(draws.mean()), null_low=float(low), null_high=float(high)
     )

@@ -25,7 +25,8 @@ DEFINITION = (
     "cosine of two experts' weights [gate, up, down] as vectors (where experts have no gate, of "
     "both their matrices), as they lie in the checkpoint and with the neurons of one put into the "
     "order in which they lie closest to the other's; router: cosine of the rows by which the "
-    "router reads its input, less their mean where a constant changes nothing"
+    "router reads its input, less their mean where a constant changes nothing (so that "
+    "the mean over pairs is about −1/(E − 1))"
 )
 STATIC = "no interval: the weights are all there is"
 

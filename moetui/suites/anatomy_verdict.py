@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from statistics import median
 from typing import Literal
 
 from moetui.analyses.matrix_ranks import ROUTER_CENTRED, MatrixRanks, difference_name
@@ -13,8 +12,8 @@ from moetui.suites.moe_dynamics.merging_verdict import ALIGNED_MEAN, MERGEABLE
 from moetui.suites.results import CellResult, Measure, Verdict, Verdicts
 from moetui.suites.wording import number
 
-GATE_DIFFERENCE = "effective rank of the gate's differences between experts, median of layers"
-ROUTER_RELATIVE = "effective rank of routers ÷ that of random matrices, median of layers"
+GATE_DIFFERENCE = "effective rank of the gate's differences between experts, mean of layers"
+ROUTER_RELATIVE = "effective rank of routers ÷ that of random matrices, mean of layers"
 # The matrix that experts without a gate read by.
 _GATES = ("gate_proj", "fc1")
 # From this share of the energy on experts share their weights; up to that one they do not.
@@ -29,11 +28,11 @@ SEED_RULE = (
     "neither hold"
 )
 CORRECTED_RULE = (
-    f"pseudo: the experts have {SHARED:g} or more of the energy of some matrix in common, or their "
-    "routers, less their mean row, use a single direction; native: at most "
-    f"{APART:g} of every matrix in common, aligned weight cosines at most {APART:g} above pairs "
-    f"across layers, and routers that use at least {LOW:g} of the directions of random matrices "
-    "of that shape; in between otherwise. Medians of layers"
+    f"pseudo: the experts have {SHARED:g} or more of the energy of some matrix in common beyond "
+    "what experts of two layers have, or their routers, less their mean row, use a single "
+    f"direction; native: at most {APART:g} of every matrix beyond that, aligned weight cosines at "
+    f"most {APART:g} above pairs across layers, and routers that use at least {LOW:g} of the "
+    "directions of random matrices of that shape; in between otherwise. Means over layers"
 )
 FOUND = {
     "pseudo": "experts share their weights, or routers use a single direction",
@@ -41,7 +40,7 @@ FOUND = {
     "both": "the two published claims hold at once: one of them is about differences between "
     "experts, the other about whole experts",
     "neither": "neither published claim holds",
-    "in between": "experts share something, or routers use few directions",
+    "in between": "experts share something, or routers use fewer directions than by chance",
     "models differ": "the models are not alike",
 }
 INCONCLUSIVE = "inconclusive"
@@ -89,23 +88,19 @@ def seed_outcome(ranks: MatrixRanks, weights: WeightSimilarity) -> str:
 
 def corrected_outcome(ranks: MatrixRanks, weights: WeightSimilarity) -> str:
     """What the weights of one model show."""
-    common = _common(ranks)
-    lift = [
-        one.mean.value - one.mean.null_mean
-        for one in weights.of(ALIGNED)
-        if one.mean.value is not None and one.mean.null_mean is not None
-    ]
+    beyond = [share - (null or 0.0) for _, share, null in _common(ranks)]
+    lift = _mean(_lifts(weights))
     routers = ranks.of(ROUTER_CENTRED)
-    relative = [one.relative for one in routers if one.relative is not None]
-    directions = [one.rank.value for one in routers if one.rank.value is not None]
-    if not common or not relative:
+    relative = _mean([one.relative for one in routers])
+    directions = _mean([one.rank.value for one in routers])
+    if not beyond or relative is None or directions is None:
         return INCONCLUSIVE
-    if max(common.values()) >= SHARED or median(directions) <= 1:
+    if max(beyond) >= SHARED or directions <= 1:
         return "pseudo"
-    if not lift:
+    if lift is None:
         return INCONCLUSIVE
-    apart = max(common.values()) <= APART and median(lift) <= APART
-    return "native" if apart and median(relative) >= LOW else "in between"
+    apart = max(beyond) <= APART and lift <= APART
+    return "native" if apart and relative >= LOW else "in between"
 
 
 def _verdict(
@@ -145,27 +140,39 @@ def _verdict(
 def _told(model: str, ranks: MatrixRanks, weights: WeightSimilarity) -> str:
     pairs = sum(layer.pairs for layer in weights.layers)
     alike = sum(layer.mergeable for layer in weights.layers)
-    common = ", ".join(f"{name} {number(share)}" for name, share in _common(ranks).items())
+    common = ", ".join(
+        f"{name} {number(share)} (experts of two layers {number(null)})"
+        for name, share, null in _common(ranks)
+    )
     routers = ranks.of(ROUTER_CENTRED)
     aligned = [one.mean for one in weights.of(ALIGNED)]
     return (
-        f"{model}: routers have effective rank {_median([r.rank.value for r in routers])} (random "
-        f"matrices {_median([r.rank.null_mean for r in routers])}); gates of experts differ by "
-        f"rank {_median(_gate_ranks(ranks))}; in common of experts' energy: {common or 'unknown'}; "
-        f"aligned weight cosine {_median([one.value for one in aligned])} (across layers "
-        f"{_median([one.null_mean for one in aligned])}); {alike:,} of {pairs:,} pairs at "
+        f"{model}: routers have effective rank {_shown([r.rank.value for r in routers])} (random "
+        f"matrices {_shown([r.rank.null_mean for r in routers])}); gates of experts differ by "
+        f"rank {_shown(_gate_ranks(ranks))}; in common of experts' energy: {common or 'unknown'}; "
+        f"aligned weight cosine {_shown([one.value for one in aligned])} (across layers "
+        f"{_shown([one.null_mean for one in aligned])}); {alike:,} of {pairs:,} pairs at "
         f"{weights.threshold:g}"
     )
 
 
-def _common(ranks: MatrixRanks) -> dict[str, float]:
-    """Median over layers of what experts have in common, by matrix."""
-    found = {}
+def _common(ranks: MatrixRanks) -> list[tuple[str, float, float | None]]:
+    """By matrix, means over layers: what experts have in common, and those of two layers."""
+    found = []
     for name in dict.fromkeys(one.what for one in ranks.common):
-        values = [one.share.value for one in ranks.shares(name) if one.share.value is not None]
-        if values:
-            found[name] = median(values)
+        shares = [one.share for one in ranks.shares(name)]
+        if (value := _mean([share.value for share in shares])) is not None:
+            found.append((name, value, _mean([share.null_mean for share in shares])))
     return found
+
+
+def _lifts(weights: WeightSimilarity) -> list[float]:
+    """How far aligned cosines are above those of pairs across layers, layer by layer."""
+    return [
+        one.mean.value - one.mean.null_mean
+        for one in weights.of(ALIGNED)
+        if one.mean.value is not None and one.mean.null_mean is not None
+    ]
 
 
 def _gate_ranks(ranks: MatrixRanks) -> list[float]:
@@ -178,33 +185,42 @@ def _gate_ranks(ranks: MatrixRanks) -> list[float]:
 
 
 def _rank_measures(model: str, ranks: MatrixRanks) -> Iterator[Measure]:
-    if difference := _gate_ranks(ranks):
-        yield _measure(model, "seed", GATE_DIFFERENCE, median(difference))
-    routers = [one.relative for one in ranks.of(ROUTER_CENTRED) if one.relative is not None]
-    if routers:
-        yield _measure(model, "corrected", ROUTER_RELATIVE, median(routers))
-    for name, share in _common(ranks).items():
-        yield _measure(model, "corrected", f"{name}: energy in common, median of layers", share)
+    yield from _measure(model, "seed", GATE_DIFFERENCE, _gate_ranks(ranks))
+    routers = [one.relative for one in ranks.of(ROUTER_CENTRED)]
+    yield from _measure(model, "corrected", ROUTER_RELATIVE, routers)
+    for name in dict.fromkeys(one.what for one in ranks.common):
+        relative = [one.relative for one in ranks.of(name)]
+        title = f"{name}: effective rank ÷ that of random matrices, mean of layers"
+        yield from _measure(model, "corrected", title, relative)
+        shares = [one.share.value for one in ranks.shares(name)]
+        title = f"{name}: energy in common, mean of layers"
+        yield from _measure(model, "corrected", title, shares)
 
 
 def _weight_measures(model: str, weights: WeightSimilarity) -> Iterator[Measure]:
-    pairs = sum(layer.pairs for layer in weights.layers)
-    if pairs:
-        share = sum(layer.mergeable for layer in weights.layers) / pairs
-        yield _measure(model, "seed", MERGEABLE, share)
-    aligned = [one.mean.value for one in weights.of(ALIGNED) if one.mean.value is not None]
-    if aligned:
-        yield _measure(model, "corrected", ALIGNED_MEAN, sum(aligned) / len(aligned))
+    shares = [layer.mergeable / layer.pairs for layer in weights.layers if layer.pairs]
+    yield from _measure(model, "seed", MERGEABLE, shares)
+    aligned = [one.mean.value for one in weights.of(ALIGNED)]
+    yield from _measure(model, "corrected", ALIGNED_MEAN, aligned)
 
 
-def _measure(model: str, label: Literal["seed", "corrected"], name: str, value: float) -> Measure:
-    statistic = Statistic(value=value, caveat=STATIC)
-    return Measure(model=model, label=label, name=name, statistic=statistic)
+def _measure(
+    model: str, label: Literal["seed", "corrected"], name: str, layers: Sequence[float | None]
+) -> Iterator[Measure]:
+    """The mean over layers, which are its units; nothing where one of them is missing."""
+    known = [value for value in layers if value is not None]
+    if known and len(known) == len(layers):
+        statistic = Statistic(value=sum(known) / len(known), caveat=STATIC)
+        yield Measure(model=model, label=label, name=name, statistic=statistic, units=tuple(known))
 
 
-def _median(values: Sequence[float | None]) -> str:
+def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
-    return number(median(known)) if known else "unknown"
+    return sum(known) / len(known) if known else None
+
+
+def _shown(values: Sequence[float | None]) -> str:
+    return number(_mean(values))
 
 
 def _reason(model: str, cells: Sequence[CellResult]) -> str:

@@ -109,7 +109,8 @@ class Measure(msgspec.Struct, frozen=True, kw_only=True):
 
     label: whose definition it follows. units: its value for each of a few prompts, where that
     is what it is a mean of and where they are too few for an interval; in the order of the
-    prompts, so that two models can be compared prompt by prompt.
+    prompts, so that two models can be compared prompt by prompt. Of numbers that are read off
+    the weights alone: for each layer.
     """
 
     model: str

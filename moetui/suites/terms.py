@@ -26,8 +26,8 @@ GENERAL: Terms = (
     ("random weights", "the null model: the same architecture with weights drawn anew, by its own "
      "initialiser or by that of the demo models' trainer; one draw of each"),
     ("apart, not apart, open", "whether the interval of the difference to random weights leaves "
-     "out 0, or a sign-flip test over prompts finds it (p ≤ 0.05); open where neither can be had. "
-     "Many measures are compared and p is not adjusted for that"),
+     "out 0, or a sign-flip test over prompts or layers finds it (p ≤ 0.05); open where neither "
+     "can be had. Many measures are compared and p is not adjusted for that"),
     ("(a), (b) …", "what to know about a value; written out under its table"),
     ("layer, depth", "decoder layers count from 0; depth is a layer's place in per cent"),
 )  # fmt: skip

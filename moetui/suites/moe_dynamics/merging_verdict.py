@@ -41,8 +41,8 @@ SAID = {
 }
 FOUND = {
     "mergeable": "the most similar pair merges without loss, which random pairs do not",
-    "no better than random pairs": "the most similar pair merges without loss, and so do random "
-    "pairs of its load: similarity is not what decides",
+    "no better than random pairs": "the most similar pair merges without loss, but not for less "
+    "than random pairs of about its load: that it is similar is not shown to matter",
     "not mergeable": "even the most similar pair cannot be merged without loss",
     "unclear": "the layers do not agree, or their intervals are too wide",
     "models differ": "the models do not give the same answer",
