@@ -34,12 +34,17 @@ CORRECTED_RULE = (
     f"most {APART:g} above pairs across layers, and routers that use at least {LOW:g} of the "
     "directions of random matrices of that shape; in between otherwise. Means over layers"
 )
-FOUND = {
-    "pseudo": "experts share their weights, or routers use a single direction",
-    "native": "experts share no weights and routers use many directions",
+CLAIMED = {
+    "pseudo": "the gates of experts differ by one direction",
+    "native": "no two experts are alike in their weights",
     "both": "the two published claims hold at once: one of them is about differences between "
     "experts, the other about whole experts",
     "neither": "neither published claim holds",
+    "models differ": "the models are not alike",
+}
+FOUND = {
+    "pseudo": "experts share their weights, or routers use a single direction",
+    "native": "experts share no weights and routers use many directions",
     "in between": "experts share something, or routers use fewer directions than by chance",
     "models differ": "the models are not alike",
 }
@@ -117,7 +122,7 @@ def _verdict(
             told.append(_reason(model, cells))
             continue
         outcomes.append(judge(ranks, weights))
-        told.append(_told(model, ranks, weights))
+        told.append((_claims if label == "seed rule" else _told)(model, ranks, weights))
         evidence += [
             one
             for one in measures(model, [cell for cell in cells if cell.model == model])
@@ -127,7 +132,8 @@ def _verdict(
     outcome = INCONCLUSIVE if INCONCLUSIVE in alike or not alike else alike[0]
     if len(alike) > 1 and outcome != INCONCLUSIVE:
         outcome = "models differ"
-    said = [FOUND[outcome]] if outcome in FOUND else []
+    words = CLAIMED if label == "seed rule" else FOUND
+    said = [words[outcome]] if outcome in words else []
     return Verdict(
         label=label,
         outcome=outcome,
@@ -137,9 +143,16 @@ def _verdict(
     )
 
 
-def _told(model: str, ranks: MatrixRanks, weights: WeightSimilarity) -> str:
+def _claims(model: str, ranks: MatrixRanks, weights: WeightSimilarity) -> str:
     pairs = sum(layer.pairs for layer in weights.layers)
     alike = sum(layer.mergeable for layer in weights.layers)
+    return (
+        f"{model}: gates of experts differ by rank {_shown(_gate_ranks(ranks))}, {alike:,} of "
+        f"{pairs:,} pairs at {weights.threshold:g}"
+    )
+
+
+def _told(model: str, ranks: MatrixRanks, weights: WeightSimilarity) -> str:
     common = ", ".join(
         f"{name} {number(share)} (experts of two layers {number(null)})"
         for name, share, null in _common(ranks)
@@ -148,11 +161,9 @@ def _told(model: str, ranks: MatrixRanks, weights: WeightSimilarity) -> str:
     aligned = [one.mean for one in weights.of(ALIGNED)]
     return (
         f"{model}: routers have effective rank {_shown([r.rank.value for r in routers])} (random "
-        f"matrices {_shown([r.rank.null_mean for r in routers])}); gates of experts differ by "
-        f"rank {_shown(_gate_ranks(ranks))}; in common of experts' energy: {common or 'unknown'}; "
-        f"aligned weight cosine {_shown([one.value for one in aligned])} (across layers "
-        f"{_shown([one.null_mean for one in aligned])}); {alike:,} of {pairs:,} pairs at "
-        f"{weights.threshold:g}"
+        f"matrices {_shown([r.rank.null_mean for r in routers])}); in common of experts' energy: "
+        f"{common or 'unknown'}; aligned weight cosine {_shown([one.value for one in aligned])} "
+        f"(across layers {_shown([one.null_mean for one in aligned])})"
     )
 
 
