@@ -35,8 +35,9 @@ DEFINITION = (
     "ΔNLL, nats a token of evaluation documents, of both experts of a pair becoming one: their "
     "mean by load on calibration documents, neurons aligned; the pair is that of the largest "
     "output cosine on calibration documents. Random pairs of about the same load are merged in "
-    "the same way. The seed's pair is that of the largest weight cosine, its mean unweighted and "
-    "not aligned"
+    "the same way. |Δ| is how far the loss of a token moves, up or down: a merge that changes "
+    "nothing has 0 of it, while the ΔNLL of one that harms may be 0 by chance. The seed's pair is "
+    "that of the largest weight cosine, its mean unweighted and not aligned"
 )
 
 
@@ -52,8 +53,9 @@ class Trial:
 class MergedPair(msgspec.Struct, frozen=True, kw_only=True):
     """What merging one pair did. similarity: what it was chosen for (output cosine, or weight
     cosine as they lie). load: tokens of the evaluation documents that chose either of the two.
-    beside: the same on the documents that random pairs were tried on, with those as its null;
-    None where there is no other pair. equivalence: of `change`."""
+    equivalence: of `change`. beside: ΔNLL on the documents that random pairs were tried on, with
+    those as its null; moved: there, how far the loss of a token moves either way, mean of |Δ|.
+    Both are None where there is no other pair."""
 
     layer: int
     kind: Kind
@@ -63,11 +65,13 @@ class MergedPair(msgspec.Struct, frozen=True, kw_only=True):
     change: Statistic
     equivalence: EquivalenceTest
     beside: Statistic | None
+    moved: Statistic | None
 
 
 class Foretold(msgspec.Struct, frozen=True, kw_only=True):
-    """How well a similarity foretells what merging costs: Spearman's ρ over all pairs tried with
-    aligned merges, ranks within layers; negative where similar pairs cost less."""
+    """How well a similarity foretells how far merging moves the loss of a token: Spearman's ρ over
+    all pairs tried with aligned merges, ranks within layers; negative where similar pairs move it
+    less."""
 
     similarity: str
     pairs: int
@@ -95,11 +99,13 @@ class MergedPairs(msgspec.Struct, frozen=True, kw_only=True, tag="merged_pairs")
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Measured:
     """Nats of D documents, all tokens of each together. before, tokens [D]; after [V, D], one row
-    a change, NaN where it was not tried; used [V, D], tokens that chose one of its experts."""
+    a change, NaN where it was not tried; moved [V, D], summed |Δ| of the tokens, likewise; used
+    [V, D], tokens that chose one of its experts."""
 
     before: Numbers
     tokens: Numbers
     after: Numbers
+    moved: Numbers
     used: Numbers
 
 
@@ -119,7 +125,8 @@ def merged_pair(
         load=_load(measured, index, seed),
         change=change,
         equivalence=judged(measured.after[index] - measured.before, change, users),
-        beside=_beside(measured, trials, index, seed),
+        beside=_beside(measured, trials, index, seed, moved=False),
+        moved=_beside(measured, trials, index, seed, moved=True),
     )
 
 
@@ -153,14 +160,14 @@ def mean_change(measured: Measured, indices: Sequence[int], *, seed: int) -> Sta
     return nll_change(measured.before, after, measured.tokens, seed=seed)
 
 
-def costs(measured: Measured, trials: Sequence[Trial]) -> Numbers:
-    """[V], ΔNLL of every trial on the documents that all of its layer's were tried on."""
+def costs(measured: Measured, trials: Sequence[Trial], *, moved: bool) -> Numbers:
+    """[V], ΔNLL of every trial on the documents that all of its layer's were tried on; moved:
+    mean |Δ| of their tokens instead."""
     found = np.full(len(trials), np.nan)
     for index in range(len(trials)):
         rows = _common(measured, trials, index)
         if len(rows) and (size := measured.tokens[rows].sum()):
-            delta = measured.after[index, rows] - measured.before[rows]
-            found[index] = delta.sum() / size
+            found[index] = _deltas(measured, index, rows, moved=moved).sum() / size
     return found
 
 
@@ -197,10 +204,19 @@ def foretold(
     )
 
 
-def _change(measured: Measured, index: int, rows: NDArray[np.intp], seed: int) -> Statistic:
-    return nll_change(
-        measured.before[rows], measured.after[index, rows], measured.tokens[rows], seed=seed
-    )
+def _deltas(measured: Measured, index: int, rows: NDArray[np.intp], *, moved: bool) -> Numbers:
+    """Nats of every document."""
+    found: Numbers = measured.moved[index, rows]
+    if not moved:
+        found = measured.after[index, rows] - measured.before[rows]
+    return found
+
+
+def _change(
+    measured: Measured, index: int, rows: NDArray[np.intp], seed: int, *, moved: bool = False
+) -> Statistic:
+    deltas = _deltas(measured, index, rows, moved=moved)
+    return nll_change(np.zeros(len(rows)), deltas, measured.tokens[rows], seed=seed)
 
 
 def _load(measured: Measured, index: int, seed: int) -> Statistic:
@@ -220,7 +236,9 @@ def _common(measured: Measured, trials: Sequence[Trial], index: int) -> NDArray[
     return np.flatnonzero(np.isfinite(measured.after[rows]).all(axis=0))
 
 
-def _beside(measured: Measured, trials: Sequence[Trial], index: int, seed: int) -> Statistic | None:
+def _beside(
+    measured: Measured, trials: Sequence[Trial], index: int, seed: int, *, moved: bool
+) -> Statistic | None:
     controls = [
         at
         for at, one in enumerate(trials)
@@ -229,8 +247,8 @@ def _beside(measured: Measured, trials: Sequence[Trial], index: int, seed: int) 
     rows = _common(measured, trials, index)
     if not controls or not len(rows) or not measured.tokens[rows].sum():
         return None
-    drawn = costs(measured, trials)[controls]
-    own = _change(measured, index, rows, seed)
+    drawn = costs(measured, trials, moved=moved)[controls]
+    own = _change(measured, index, rows, seed, moved=moved)
     if own.value is None:
         return None
     low, high = np.quantile(drawn, [0.025, 0.975])

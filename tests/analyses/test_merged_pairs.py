@@ -28,7 +28,11 @@ def measured(costs: list[float], *, controls: int = 40, whole: int = 1, seed: in
     after = before + TOKENS * np.array(costs)[:, None] + noise * (np.array(costs) != 0)[:, None]
     after[whole:, controls:] = np.nan
     return Measured(
-        before=before, tokens=np.full(D, float(TOKENS)), after=after, used=np.full(after.shape, 9.0)
+        before=before,
+        tokens=np.full(D, float(TOKENS)),
+        after=after,
+        moved=np.abs(after - before),
+        used=np.full(after.shape, 9.0),
     )
 
 
@@ -57,6 +61,14 @@ def test_a_pair_that_costs_is_different_and_no_better_than_random() -> None:
 def test_exactly_nothing_in_every_document_is_no_cost() -> None:
     found = merged_pair(measured([0.0] + [0.05] * 20), trials(20), 0, 1.0, seed=0)
     assert found.change.value == 0 and found.equivalence.outcome == "equivalent"
+    assert found.moved is not None and found.moved.value == 0
+
+
+def test_a_merge_that_changes_nothing_moves_less_than_ones_that_help_and_harm_by_turns() -> None:
+    """By ΔNLL half of the random pairs would be better than a perfect merge."""
+    found = merged_pair(measured([0.0] + [0.02, -0.02] * 10), trials(20), 0, 1.0, seed=0)
+    assert found.beside is not None and (found.beside.p or 0) > 0.4
+    assert found.moved is not None and found.moved.p == pytest.approx(1 / 21)
 
 
 def test_a_pair_that_hardly_a_document_uses_is_inconclusive() -> None:
@@ -71,7 +83,9 @@ def test_costs_are_those_of_the_documents_that_all_share() -> None:
     some = measured([0.02, 0.03, 0.04])
     rows = slice(0, 40)
     expected = (some.after[:, rows] - some.before[rows]).sum(1) / some.tokens[rows].sum()
-    assert np.allclose(costs(some, trials(2)), expected)
+    assert np.allclose(costs(some, trials(2), moved=False), expected)
+    expected = some.moved[:, rows].sum(1) / some.tokens[rows].sum()
+    assert np.allclose(costs(some, trials(2), moved=True), expected)
     assert mean_change(some, [], seed=0).value is None
 
 

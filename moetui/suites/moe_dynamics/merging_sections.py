@@ -109,6 +109,7 @@ def _pair_table(model: str, found: MergedPairs) -> Table:
             pair.change,
             pair.equivalence.outcome,
             pair.beside,
+            pair.moved,
         )
         for pair in found.pairs
     )
@@ -117,6 +118,7 @@ def _pair_table(model: str, found: MergedPairs) -> Table:
         columns=(
             "pair", "layer", "experts", "cosine", "tokens that use it", "ΔNLL",
             f"within ±{number(found.margin)}", "ΔNLL beside random pairs",
+            "|Δ| of a token beside random pairs",
         ),
         rows=rows,
         caption="cosine: of outputs for the similar pair, of weights as they lie for the seed's",
@@ -126,8 +128,8 @@ def _pair_table(model: str, found: MergedPairs) -> Table:
 
 def _foretold_table(model: str, found: MergedPairs) -> Table:
     return Table(
-        title=f"{model}: does a similarity foretell what merging costs?",
-        columns=("similarity", "pairs", "Spearman ρ with ΔNLL"),
+        title=f"{model}: does a similarity foretell what merging changes?",
+        columns=("similarity", "pairs", "Spearman ρ with |Δ| of a token"),
         rows=tuple((one.similarity, one.pairs, one.rho) for one in found.foretold),
         caption="within layers; a similarity that helps has a negative ρ",
         together=True,

@@ -160,7 +160,7 @@ class PairAnalysis(_Trials):
         measured = _joined([partial.measured for partial in partials])
         own = [at for at, one in enumerate(trials) if one.kind != "random"]
         fair = [at for at, one in enumerate(trials) if one.kind != "seed"]
-        cost = costs(measured, trials)
+        cost = costs(measured, trials, moved=True)
         chosen_by = {"similar": SIMILARITIES.index(OUTPUT), "seed": SIMILARITIES.index(RAW)}
         means = {
             kind: mean_change(measured, [at for at in own if trials[at].kind == kind], seed=seed)
@@ -243,17 +243,23 @@ def _measured(
     """Every change over the documents of a part, random ones over the control documents."""
     documents = routed(needs[ROUTING])[given.first : given.first + len(given.documents)]
     after = np.full((len(changes), len(documents)), np.nan)
-    used = np.zeros(after.shape)
+    moved, used = after.copy(), np.zeros(after.shape)
     for at, change in enumerate(changes):
-        rows = given.controls if change.on_controls else range(len(documents))
+        rows = list(given.controls) if change.on_controls else list(range(len(documents)))
         texts = [documents[row].ids for row in rows]
-        after[at, list(rows)] = nll_sums(nll_of(model, texts, change.interventions))
+        found = nll_of(model, texts, change.interventions)
+        after[at, rows] = nll_sums(found)
+        moved[at, rows] = [
+            np.abs(one - documents[row].nll).sum(dtype=float)
+            for one, row in zip(found, rows, strict=True)
+        ]
         used[at] = [_users(document, change, model.info) for document in documents]
         step(at + 1, len(changes))
     return Measured(
         before=nll_sums([document.nll for document in documents]),
         tokens=np.array([len(document.nll) for document in documents], float),
         after=after,
+        moved=moved,
         used=used,
     )
 
@@ -272,5 +278,6 @@ def _joined(parts: Sequence[Measured]) -> Measured:
         before=np.concatenate([one.before for one in parts]),
         tokens=np.concatenate([one.tokens for one in parts]),
         after=np.concatenate([one.after for one in parts], axis=1),
+        moved=np.concatenate([one.moved for one in parts], axis=1),
         used=np.concatenate([one.used for one in parts], axis=1),
     )

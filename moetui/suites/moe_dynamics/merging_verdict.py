@@ -28,9 +28,10 @@ SEED_RULE = (
 CORRECTED_RULE = (
     "in every layer asked for the pair of most similar outputs on calibration documents is merged "
     "and judged on evaluation documents. mergeable: in more than half of the layers ΔNLL is "
-    f"equivalent to 0 (95 % interval within ±{MARGIN:g} nats a token) and lies below all random "
-    "pairs of about the same load (p ≤ 0.05); no better than random pairs: equivalent in more "
-    "than half, but not below the random ones in more than half; not mergeable: wholly beyond the "
+    f"equivalent to 0 (95 % interval within ±{MARGIN:g} nats a token) and the loss of a token "
+    "moves less, up or down, than with any of the random pairs of about the same load (p ≤ 0.05); "
+    "no better than random pairs: equivalent in more than half, but not below the random ones in "
+    "more than half; not mergeable: wholly beyond the "
     f"margin in more than half; else unclear. Inconclusive below a tenth of {ABLATION}, or where "
     "hardly any document uses the pair"
 )
@@ -41,7 +42,7 @@ SAID = {
 }
 FOUND = {
     "mergeable": "the most similar pair merges without loss, which random pairs do not",
-    "no better than random pairs": "the most similar pair merges without loss, but not for less "
+    "no better than random pairs": "the most similar pair merges without loss, but changes no less "
     "than random pairs of about its load: that it is similar is not shown to matter",
     "not mergeable": "even the most similar pair cannot be merged without loss",
     "unclear": "the layers do not agree, or their intervals are too wide",
@@ -113,8 +114,8 @@ def _above(change: Statistic) -> bool:
 
 
 def _beats_random(pair: MergedPair) -> bool:
-    beside = pair.beside
-    return beside is not None and beside.p is not None and beside.p <= _ENOUGH_CONTROLS
+    moved = pair.moved
+    return moved is not None and moved.p is not None and moved.p <= _ENOUGH_CONTROLS
 
 
 def _seed(cells: Sequence[CellResult]) -> Verdict:
@@ -174,16 +175,21 @@ def _told(model: str, result: MergedPairs) -> str:
     """Every layer's pair in numbers."""
     layers = [
         f"layer {pair.layer} E{pair.experts[0]}+E{pair.experts[1]} (output cosine "
-        f"{number(pair.similarity)}) {_signed(pair.change)}"
-        + (
-            f", random pairs {number(pair.beside.null_mean)} "
-            f"[{number(pair.beside.null_low)}, {number(pair.beside.null_high)}]"
-            if pair.beside is not None
-            else ""
-        )
+        f"{number(pair.similarity)}) {_signed(pair.change)}" + _random_told(pair)
         for pair in result.of("similar")
     ]
     return f"{model}, ΔNLL: {'; '.join(layers)}"
+
+
+def _random_told(pair: MergedPair) -> str:
+    if pair.moved is None or pair.beside is None:
+        return ""
+    return (
+        f", random pairs {number(pair.beside.null_mean)} [{number(pair.beside.null_low)}, "
+        f"{number(pair.beside.null_high)}]; |Δ| of a token {number(pair.moved.value)}, random "
+        f"pairs {number(pair.moved.null_mean)} [{number(pair.moved.null_low)}, "
+        f"{number(pair.moved.null_high)}]"
+    )
 
 
 def _front_told(model: str, front: MergeFront) -> str:

@@ -56,7 +56,7 @@ def test_a_copy_with_exchanged_neurons_merges_and_random_pairs_do_not() -> None:
     [pair] = only(result, MergedPairs).of("similar")
     assert pair.experts == (3, 9) and pair.similarity == pytest.approx(1, abs=1e-4)
     assert abs(pair.change.value) < 1e-5 and pair.equivalence.outcome == "equivalent"
-    assert pair.beside.p == pytest.approx(1 / 21) and pair.beside.null_mean > 1e-3
+    assert pair.moved.p == pytest.approx(1 / 21) and pair.moved.value < pair.moved.null_low / 10
     assert result.verdicts[0].corrected.outcome == "mergeable"
     assert result.verdicts[0].seed.outcome == "native"  # as they lie they are strangers
     aligned = only(result, WeightSimilarity).of(ALIGNED)[0]
@@ -131,10 +131,10 @@ def test_a_dense_model_is_inconclusive_with_the_reason() -> None:
 def pair(outcome: str, *, p: float | None, low: float = 0.0) -> MergedPair:
     change = Statistic(value=low, ci_low=low, ci_high=low + 0.001)
     test = EquivalenceTest(outcome=outcome, margin=0.01, statistic=change, reason=None)  # type: ignore[arg-type]
-    beside = None if p is None else Statistic(value=low, p=p)
+    moved = None if p is None else Statistic(value=low, p=p)
     return MergedPair(
         layer=0, kind="similar", experts=(0, 1), similarity=0.5, load=Statistic(),
-        change=change, equivalence=test, beside=beside,
+        change=change, equivalence=test, beside=None, moved=moved,
     )  # fmt: skip
 
 
