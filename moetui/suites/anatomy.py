@@ -21,6 +21,7 @@ from moetui.suites.anatomy_verdict import GATE_DIFFERENCE, conclude, measures
 from moetui.suites.layers import MEANING, LayersAsked, routing_layers
 from moetui.suites.moe_dynamics.merging_similarity import WeightAnalysis
 from moetui.suites.moe_dynamics.merging_verdict import MERGEABLE
+from moetui.suites.names import Preset
 from moetui.suites.parameters import parameters_of
 from moetui.suites.plan import Analysis, Needs, Outcome, Part, Step
 from moetui.suites.results import CellResult, Measure, Published, Verdicts, digest
@@ -64,6 +65,10 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             description="weight cosine from which the seed's rule calls two experts mergeable"
         ),
     ] = 0.8
+
+
+QUICK: Mapping[str, Any] = {"layers": ["first", "mid", "last"], "experts": 8, "rank_experts": 4}
+FULL: Mapping[str, Any] = {"experts": 64, "rank_experts": 64}
 
 
 class RankInputs(msgspec.Struct, frozen=True, kw_only=True):
@@ -230,3 +235,8 @@ def suite(parameters: Mapping[str, Any], *, corpus: str | Path | None = None) ->
     Raises UsageError for an unknown parameter.
     """
     return Anatomy(parameters_of(Parameters, parameters, NAME))
+
+
+def preset(name: str, which: Preset) -> Mapping[str, Any]:
+    """The parameters that differ under `which`."""
+    return QUICK if which == "quick" else FULL

@@ -21,7 +21,7 @@ from moetui.suites import (
     shortfalls,
     terms,
 )
-from moetui.suites.moe_dynamics import merging_sections
+from moetui.suites.moe_dynamics import cold_experts_sections, merging_sections
 from moetui.suites.moe_routing_correlation_tasks_sections import task_checks
 from moetui.suites.names import studied
 from moetui.suites.results import (
@@ -56,6 +56,7 @@ _LONG = 72
 OWN: Mapping[str, Own] = {
     "anatomy": Own(anatomy_sections.sections),
     "attention_router": Own(attention_router_sections.sections),
+    "cold_experts": Own(cold_experts_sections.sections),
     "merging": Own(merging_sections.sections),
     "moe_routing_correlation": Own(moe_routing_correlation_sections.sections, checks=task_checks),
 }

@@ -17,7 +17,7 @@ class ExpertMatrices:
 
     layer: decoder layer. experts: int32 [N]. into: by name, float32 [N, F, W]: gate and up, or
     the one matrix of experts without a gate. out_of: by name, float32 [N, W', F].
-    bytes_each: what one expert takes in memory, as the checkpoint packs it.
+    bytes_each: what one expert takes in memory, in the precision that is computed with.
     """
 
     layer: int

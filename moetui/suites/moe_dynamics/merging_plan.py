@@ -9,17 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moetui.analyses import merge_front
-from moetui.analyses.expert_removal import (
+from moetui.analyses.expert_groups import (
     Group,
     control_pairs,
     groups_of,
     least,
-    load_of,
     merges,
     prunes,
     random_groups,
-    reap_of,
 )
+from moetui.analyses.expert_scores import ranking
 from moetui.analyses.merge_front import Removal
 from moetui.analyses.merged_pairs import Trial
 from moetui.analyses.output_similarity import (
@@ -48,8 +47,9 @@ SIMILARITIES = (OUTPUT, ALIGNED, RAW, ROUTER, ACTIVATION)
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LayerKnown:
     """What calibration documents and weights say of one layer with E experts. similarity: [E, E]
-    by name, NaN where a pair was not compared. load [E]; reap [E], None where unknown; whole:
-    every expert's weights were compared."""
+    by name, NaN where a pair was not compared. load [E]; reap [E], None where unknown; bytes_each:
+    of one expert in the checkpoint, in memory where its files do not tell; whole: every expert's
+    weights were compared."""
 
     layer: int
     experts: int
@@ -73,6 +73,10 @@ def known(model: Forward, needs: Needs) -> list[LayerKnown]:
     """The layers asked for, ascending."""
     sums = output_documents(needs[OUTPUTS])
     documents = routed(needs[CALIBRATION])
+    load = ranking(documents, model.info, "frequency")
+    reap = ranking(documents, model.info, "reap")
+    assert load is not None
+    stored = model.info.expert_bytes
     found = []
     for index, weights in enumerate(weight_layers(needs[WEIGHTS])):
         row = model.info.moe_layers.index(weights.layer)
@@ -86,9 +90,9 @@ def known(model: Forward, needs: Needs) -> list[LayerKnown]:
                     ACTIVATION: correlations(sums, index),
                     **_placed(weights),
                 },
-                load=load_of(documents, row, E),
-                reap=reap_of(documents, row, E),
-                bytes_each=weights.bytes_each,
+                load=load[row, :E],
+                reap=None if reap is None else reap[row, :E],
+                bytes_each=stored[row] if stored else weights.bytes_each,
                 whole=len(weights.experts) == E,
             )
         )

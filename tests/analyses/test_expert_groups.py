@@ -1,46 +1,19 @@
-"""Which experts go: loads, REAP, groups and controls against counts by hand."""
+"""Which experts become one or go: groups that were planted, and controls."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
-from moetui.analyses.expert_removal import (
+from moetui.analyses.expert_groups import (
     control_pairs,
     groups_of,
     least,
-    load_of,
     merges,
     prunes,
     random_groups,
-    reap_of,
 )
-from moetui.analyses.routed import RoutedDocument
 from moetui.trace import Ban, Deselect, Merge
 from tests.fake_forward import FakeForward
-
-
-def document(experts: list[list[int]], weights: list[list[float]]) -> RoutedDocument:
-    ids = np.array(experts, np.int16)[:, None]
-    T = len(ids)
-    return RoutedDocument(
-        id="a", domain="b", ids=np.arange(T, dtype=np.int32), experts=ids,
-        weights=np.array(weights, np.float32)[:, None], nll=np.zeros(T - 1, np.float32),
-        output_norms=np.array([[[2.0, 3.0]]] * T, np.float32), mixture_norms=None,
-        top_cosines=None,
-    )  # fmt: skip
-
-
-def test_load_and_reap_are_counted_by_hand() -> None:
-    one = document([[0, 2], [0, 1], [2, -1]], [[0.5, 0.25], [1.0, 0.5], [0.5, 0.0]])
-    assert np.allclose(load_of([one], 0, 4), [2 / 3, 1 / 3, 2 / 3, 0])
-    found = reap_of([one], 0, 4)
-    assert found is not None
-    # g‖f‖: expert 0: 0.5·2, 1·2; expert 1: 0.5·3; expert 2: 0.25·3, 0.5·2.
-    assert np.allclose(found, [1.5, 1.5, 0.875, 0])
-    assert least(found, 2) == (2, 3)
-    assert reap_of([replace(one, output_norms=None)], 0, 4) is None
 
 
 def test_groups_are_those_that_were_planted() -> None:
@@ -57,6 +30,10 @@ def test_groups_are_those_that_were_planted() -> None:
         drawn = random_groups(groups, 8, np.random.default_rng(1))
         assert [len(g) for g in drawn] == [len(g) for g in groups]
         assert len({e for g in drawn for e in g}) == sum(map(len, drawn))
+
+
+def test_the_least_are_named_first_of_equals() -> None:
+    assert least(np.array([0.5, 0.1, 0.1, 0.4, 0.1]), 2) == (1, 2)
 
 
 def test_control_pairs_have_about_the_load_of_the_pair() -> None:
