@@ -20,6 +20,11 @@ from moetui.analyses.context_sensitivity import ContextSensitivity
 from moetui.analyses.expert_ablation import ExpertAblations
 from moetui.analyses.expert_scores import ExpertScores
 from moetui.analyses.expert_words import ExpertWords
+from moetui.analyses.matrix_ranks import MatrixRanks
+from moetui.analyses.merge_front import MergeFront
+from moetui.analyses.merged_pairs import MergedPairs
+from moetui.analyses.output_similarity import OutputSimilarity
+from moetui.analyses.parameter_shares import ParameterShares
 from moetui.analyses.probes import Probes
 from moetui.analyses.pruning_plan import PruningPlans
 from moetui.analyses.routed import RoutingRead
@@ -35,6 +40,7 @@ from moetui.analyses.tuned_lens import LensFidelity, TunedLensFit
 from moetui.analyses.virtual_experts import VirtualExperts
 from moetui.analyses.vocabulary_alignment import VocabularyAlignment
 from moetui.analyses.waking_tokens import WakingTokens
+from moetui.analyses.weight_similarity import WeightSimilarity
 from moetui.errors import UsageError
 from moetui.stats import Statistic
 from moetui.trace import ModelInfo, to_json
@@ -70,6 +76,12 @@ AnalysisResult = (
     | AttentionRouting
     | SeedTask
     | TaskAware
+    | OutputSimilarity
+    | WeightSimilarity
+    | MergedPairs
+    | MergeFront
+    | MatrixRanks
+    | ParameterShares
     | Sanity
 )
 
@@ -120,7 +132,8 @@ class Measure(msgspec.Struct, frozen=True, kw_only=True):
 
     label: whose definition it follows. units: its value for each of a few prompts, where that
     is what it is a mean of and where they are too few for an interval; in the order of the
-    prompts, so that two models can be compared prompt by prompt.
+    prompts, so that two models can be compared prompt by prompt. Of numbers that are read off
+    the weights alone: for each layer.
     """
 
     model: str
