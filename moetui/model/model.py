@@ -29,6 +29,7 @@ from moetui.model.lens_reading import LensReading
 from moetui.model.likelihood import kl, next_logits, nll
 from moetui.model.prepare import Intervening
 from moetui.model.probe import Probe
+from moetui.model.quantised import Quantised
 from moetui.model.readings import LazyReadings, make_sources, make_streams, read
 from moetui.model.records import PassRecord, Want, leaving
 from moetui.model.router_gradient import RouterGradient
@@ -46,12 +47,11 @@ Floats = NDArray[np.float32]
 
 # The lens reads every position while T × layers stays within this, else the last one.
 LENS_LIMIT = 4096
-# Rows of the lens evaluated in one go are bounded by `Lens.chunk`; prompts longer than this run
-# in several passes, as mlx-lm's own prefill does.
+# Longer prompts run in several passes, as mlx-lm's own prefill does.
 PREFILL = 2048
 
 
-class Model(LensReading, ExpertReading, ContextReading, RouterGradient):
+class Model(LensReading, ExpertReading, ContextReading, RouterGradient, Quantised):
     """A model and everything that can be read from its own forward pass.
 
     Not safe to use from several threads at once: mlx arrays belong to the thread that made them,

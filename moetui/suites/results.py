@@ -15,8 +15,13 @@ from moetui.analyses.attention_router import CorpusDecomposition, PromptDecompos
 from moetui.analyses.causal_check import CausalCheck
 from moetui.analyses.context_sensitivity import ContextSensitivity
 from moetui.analyses.expert_words import ExpertWords
+from moetui.analyses.manipulation import Manipulation
+from moetui.analyses.manipulation_fit import ManipulationFit, SeedManipulation, TokenScan
+from moetui.analyses.misrouting import Misrouting
+from moetui.analyses.paraphrase import Paraphrase
 from moetui.analyses.probes import Probes
 from moetui.analyses.routed import RoutingRead
+from moetui.analyses.routing_robustness import RoutingRobustness
 from moetui.analyses.sanity import Sanity
 from moetui.analyses.source_experts import SourceExperts
 from moetui.analyses.task_accuracy import TaskAccuracy
@@ -47,6 +52,13 @@ AnalysisResult = (
     | VocabularyAlignment
     | ExpertWords
     | RoutingRead
+    | TokenScan
+    | ManipulationFit
+    | SeedManipulation
+    | Manipulation
+    | Misrouting
+    | RoutingRobustness
+    | Paraphrase
     | Sanity
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from moetui.trace.contexts import ContextReadings
@@ -128,6 +129,13 @@ class Forward(Protocol):
     def router_slope(self, layer: int, stream: Floats) -> tuple[Floats, Floats]:
         """Router logits [E] of a decoder layer for a stream [H] before its norm, and their slope
         [E, H] with the norm's scale frozen."""
+
+    @property
+    def quantised_error(self) -> str | None:
+        """Why `quantised` cannot be asked of this model, None where it can."""
+
+    def quantised(self, bits: int) -> AbstractContextManager[None]:
+        """Inside the block every pass runs with weights rounded to `bits` bits."""
 
     def nll(self, text_or_ids: Prompt, interventions: Sequence[Intervention] = ()) -> Floats:
         """float32 [T - 1], -ln P(token t | tokens before it) in nats, for t = 1 … T - 1."""
