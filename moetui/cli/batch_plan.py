@@ -7,39 +7,42 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from moetui.suites.config import Config
+    from moetui.suites.names import Preset
     from moetui.suites.plan import Suite
     from moetui.suites.results import Cell
 
 _MEANING = " " * 6
+_HEAD = ("each of them", "cells", "tokens", "a cell", "parts")
+DYNAMICS = "moe_dynamics"
 
 
 def chosen(
-    suites: tuple[str, ...],
-    models: tuple[str, ...],
-    assignments: tuple[str, ...],
-    config: Config | None,
+    names: tuple[str, ...],
+    given: Mapping[str, Mapping[str, Any]],
     corpus: str | None,
+    preset: Preset | None,
+    analyses: tuple[str, ...],
 ) -> list[Suite]:
-    """The suites with their parameters: as given here, else in `config`, else the defaults.
+    """The suites `names` with the parameters `given` to each, else those of `preset`.
 
-    Every mistake shows before anything is loaded.
+    analyses: of `moe_dynamics` only these. Raises UsageError before anything is loaded.
     """
+    from moetui.errors import UsageError
     from moetui.suites import suite
 
-    known = {name: suite(name).parameters.__struct_fields__ for name in dict.fromkeys(suites)}
-    given: dict[str, dict[str, Any]] = {name: {} for name in known}
-    for text in assignments:
-        scope, key, value = _assignment(text, known)
-        for name in scope:
-            given[name][key] = value
-    if models:
-        for parameters in given.values():
-            _refuse_two_sources(parameters)
-            parameters["models"] = list(models)
-    if config is not None:
-        given = {name: config.parameters(name) | own for name, own in given.items()}
-    return [suite(name, parameters, corpus=corpus) for name, parameters in given.items()]
+    if analyses and DYNAMICS not in names:
+        raise UsageError("--analysis picks from moe_dynamics, which is not among the suites",
+                         f"write `moetui batch {DYNAMICS} --analysis {analyses[0]}`")  # fmt: skip
+    return [
+        suite(
+            name,
+            given[name],
+            corpus=corpus,
+            preset=preset,
+            analyses=analyses if name == DYNAMICS else (),
+        )
+        for name in names
+    ]
 
 
 def description(suite: Suite) -> str:
@@ -75,13 +78,14 @@ def plan_lines(suite: Suite, null_model: bool, seed: int) -> list[str]:
         f"about {total:,} tokens through the models{more}",
         *(f"  {ref.label}" for ref in refs),
         "",
-        *_columns([("each of them", "cells", "tokens", "parts"), *_analysis_rows(first)]),
+        *_columns([_HEAD, *_analysis_rows(first)]),
         "",
     ]
 
 
 def _analysis_rows(cells: Sequence[Cell]) -> Iterator[tuple[str, ...]]:
-    """An analysis a row: the cells and tokens of one model, and what its parts are."""
+    """An analysis a row: the cells and tokens of one model, what one of its cells takes (at
+    most; the statistics take none), and what its parts are."""
     from moetui.suites.work import STATISTICS
 
     for name in dict.fromkeys(cell.analysis for cell in cells):
@@ -90,49 +94,15 @@ def _analysis_rows(cells: Sequence[Cell]) -> Iterator[tuple[str, ...]]:
         ends = " … ".join(dict.fromkeys([parts[0], parts[-1]])) if parts else ""
         known = [cell.tokens for cell in own if cell.tokens is not None]
         mark = " + ?" if len(known) < len(own) else ""
-        yield name, str(len(own)), f"{sum(known):,}{mark}".removeprefix("0 + "), ends
+        told = f"{sum(known):,}{mark}".removeprefix("0 + ")
+        each = [cell.tokens for cell in own if cell.part != STATISTICS and cell.tokens is not None]
+        most = f"{'≤' if min(each) < max(each) else ''}{max(each):,}" if each else "?"
+        yield name, str(len(own)), told, most, ends
 
 
 def _columns(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
-    """Words to the left, the numbers in the second and third column to the right."""
+    """Words to the left, the numbers in the columns between them to the right."""
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
-    for name, cells, tokens, parts in rows:
-        numbers = f"{cells:>{widths[1]}}  {tokens:>{widths[2]}}"
-        yield f"{name:<{widths[0]}}  {numbers}  {parts}".rstrip()
-
-
-def _assignment(
-    text: str, known: Mapping[str, tuple[str, ...]]
-) -> tuple[tuple[str, ...], str, Any]:
-    """[SUITE.]KEY=JSON as (suites it is for, key, value). Without a suite it is for all that have
-    such a parameter; `known` has the parameters of every suite of the run."""
-    import msgspec
-
-    from moetui.errors import UsageError
-    from moetui.suites.parameters import nearest
-
-    name, equals, raw = text.partition("=")
-    scope, dot, key = name.strip().rpartition(".")
-    if not equals or not key:
-        raise UsageError(f"--parameter {text!r} is not KEY=JSON", "write e.g. layers='[0,4]'")
-    if dot and scope not in known:
-        raise UsageError(
-            f"--parameter {text!r}: {scope!r} is not among the suites to run",
-            f"did you mean {nearest(scope, tuple(known))}.{key}?",
-        )
-    # A key that no suite has goes where the nearest one is known, and is refused there.
-    near = nearest(key, tuple(one for keys in known.values() for one in keys))
-    having = tuple(suite for suite, keys in known.items() if near in keys)
-    try:
-        return (scope,) if dot else having, key, msgspec.json.decode(raw)
-    except msgspec.DecodeError as error:
-        raise UsageError(
-            f"parameter {key}: {raw!r} is not JSON", f"""a text needs its quotes: {key}='"text"'"""
-        ) from error
-
-
-def _refuse_two_sources(parameters: dict[str, Any]) -> None:
-    from moetui.errors import UsageError
-
-    if "models" in parameters:
-        raise UsageError("models are given by -m and by --parameter", "give them one way only")
+    for name, *numbers, parts in rows:
+        right = (f"{n:>{width}}" for n, width in zip(numbers, widths[1:-1], strict=True))
+        yield f"{name:<{widths[0]}}  {'  '.join(right)}  {parts}".rstrip()
