@@ -18,11 +18,14 @@ from moetui.suites.wording import claim
 
 LEVEL = 0.05
 MOSTLY = 0.5
+# Success beyond random tokens that counts as none: "no effect" has to be shown, too.
+MARGIN = 0.1
 INCONCLUSIVE = "inconclusive"
-FORCED, PARTLY, BY_TOKEN, NOT = (
+FORCED, PARTLY, BY_TOKEN, UNCLEAR, NOT = (
     "manipulable",
     "partly manipulable",
     "by its own token only",
+    "unclear",
     "not manipulable",
 )
 SEED_SEQUENCE = "sequence reached at the prompt's last token by optimised tokens, share of experts"
@@ -37,7 +40,8 @@ CORRECTED_RULE = (
     f"(rarest and random): manipulable if its 95 % interval lies above {MOSTLY} and beyond random "
     "tokens (paired excess above 0 by its interval, p ≤ .05) in every model; partly if beyond "
     "random tokens in every model; by its own token only if just the token at the position is "
-    "beyond random ones; not manipulable if neither is. Inconclusive below a tenth of "
+    f"beyond random ones; not manipulable if the excess of both is below {MARGIN} by its interval; "
+    "unclear otherwise, or where models differ in more than how far. Inconclusive below a tenth of "
     f"{MINIMUM}, without an interval, or with data missing"
 )
 STATEMENTS = {
@@ -45,7 +49,9 @@ STATEMENTS = {
     PARTLY: "tokens before a position bring a chosen expert in more often than random tokens do, "
     "but do not force it",
     BY_TOKEN: "only the token at the position itself moves its routing to a chosen expert",
-    NOT: "no token, at the position or before it, does more than random ones",
+    UNCLEAR: "the contexts neither show that fitted tokens do more than random ones nor that they "
+    "do not, or the models differ",
+    NOT: "no token that was fitted, at the position or before it, does more than random ones",
 }
 
 
@@ -125,7 +131,18 @@ def outcome_of(found: Manipulation) -> tuple[str, str | None]:
     if beyond_random(before):
         above = success.ci_low is not None and success.ci_low > MOSTLY
         return (FORCED if above else PARTLY), None
-    return (BY_TOKEN if beyond_random(at) else NOT), None
+    if beyond_random(at):
+        return BY_TOKEN, None
+    return (NOT if all(map(_no_more, (before, at))) else UNCLEAR), None
+
+
+def _no_more(effect: Effect) -> bool:
+    """Whether success beyond random tokens is shown to be less than the margin."""
+    excess = effect.excess
+    if excess is None or excess.value is None:
+        return False
+    # Without an interval every context is alike: a router that no token moves.
+    return (excess.ci_high if excess.ci_high is not None else excess.value) < MARGIN
 
 
 def beyond_random(effect: Effect) -> bool:
@@ -189,7 +206,6 @@ def _seed_outcome(found: SeedManipulation) -> str:
 def _corrected(
     models: Sequence[str], found: dict[str, Manipulation], cells: Sequence[CellResult]
 ) -> Verdict:
-    order = [FORCED, PARTLY, BY_TOKEN, NOT]
     each = {model: outcome_of(one) for model, one in found.items()}
     reasons = [f"{model}: {why}" for model, (_, why) in each.items() if why is not None]
     own = {c.model: c.reason for c in cells if c.analysis == "manipulation" and c.reason}
@@ -203,7 +219,7 @@ def _corrected(
         told = "; ".join(dict.fromkeys(reasons)) or "nothing was measured"
         outcome, statement = INCONCLUSIVE, f"inconclusive: {told}"
     else:
-        outcome = max((one for one, _ in each.values()), key=order.index)
+        outcome = _in_every_model({one for one, _ in each.values()})
         numbers = "; ".join(f"{model}: {_numbers(one)}" for model, one in found.items())
         statement = f"{STATEMENTS[outcome]}; {numbers}"
     return Verdict(
@@ -213,6 +229,13 @@ def _corrected(
         rule=CORRECTED_RULE,
         evidence=evidence,
     )
+
+
+def _in_every_model(outcomes: set[str]) -> str:
+    """What holds of all models."""
+    if len(outcomes) == 1:
+        return next(iter(outcomes))
+    return PARTLY if outcomes == {FORCED, PARTLY} else UNCLEAR
 
 
 def _numbers(found: Manipulation) -> str:
