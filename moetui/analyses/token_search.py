@@ -156,7 +156,9 @@ def _best(
     routing = model.info.moe_layers
     hits = cells_reached(read.experts, routing, target).mean(axis=1)
     margins = logit_margins(read.logits, read.experts, routing, target)
-    scores = hits + _MARGIN * np.minimum(margins, 0).mean(axis=1)
+    # Bounded, so that no margin outweighs a context; tokens that win by more fail elsewhere less.
+    margins /= float(np.nanstd(read.logits)) or 1.0
+    scores = hits + _MARGIN * np.tanh(margins).mean(axis=1)
     means = scores.reshape(len(changes), len(contexts)).mean(axis=1)
     best = int(means.argmax())
     return changes[best], float(means[best])

@@ -62,18 +62,20 @@ class Quantised:
 
 
 def _matrices(network: nn.Module, bits: int) -> Iterator[tuple[nn.Module, int, int]]:
-    """The modules that mlx-lm would quantise, with their group size and bits."""
+    """The modules that mlx-lm would quantise, with their group size and bits: groups of 64 where
+    that divides every row, else of 32."""
     choose: Any = getattr(network, "quant_predicate", None)
-    for path, module in network.named_modules():
-        if not hasattr(module, "to_quantized") or "weight" not in module:
-            continue
-        chosen = True if choose is None else choose(path, module)
-        if not chosen:
-            continue
-        own = chosen if isinstance(chosen, dict) else {}
-        sizes = (own["group_size"],) if "group_size" in own else GROUP_SIZES
-        group = next((size for size in sizes if module["weight"].shape[-1] % size == 0), None)
-        if group is not None:
+    chosen = [
+        (module, True if choose is None else choose(path, module))
+        for path, module in network.named_modules()
+        if hasattr(module, "to_quantized") and "weight" in module
+    ]
+    rows = [int(module["weight"].shape[-1]) for module, how in chosen if how]
+    common = next((g for g in GROUP_SIZES if not any(row % g for row in rows)), GROUP_SIZES[-1])
+    for module, how in chosen:
+        own = how if isinstance(how, dict) else {}
+        group = int(own.get("group_size", common))
+        if how and module["weight"].shape[-1] % group == 0:
             yield module, group, int(own.get("bits", bits))
 
 
