@@ -19,21 +19,20 @@ from moetui.errors import UsageError
 from moetui.model.abilities import Abilities
 from moetui.model.architecture import Architecture, examine
 from moetui.model.capture import Capture
-from moetui.model.context_reading import ContextReading
 from moetui.model.decompose import Decomposition
 from moetui.model.edits import NONE, Edits
 from moetui.model.expert_reading import ExpertReading
+from moetui.model.head_reading import HeadReading
 from moetui.model.info import model_info
 from moetui.model.lens import LazyLens, Lens
 from moetui.model.lens_reading import LensReading
 from moetui.model.likelihood import kl, next_logits, nll
 from moetui.model.prepare import Intervening
 from moetui.model.probe import Probe
-from moetui.model.quantised import Quantised
 from moetui.model.readings import LazyReadings, make_sources, make_streams, read
 from moetui.model.records import PassRecord, Want, leaving
-from moetui.model.router_gradient import RouterGradient
 from moetui.model.routes import Routes
+from moetui.model.steering import Steering
 from moetui.model.text import TokenTexts
 from moetui.model.tokenizer import encode
 from moetui.trace import Intervention, LensReadout, Trace
@@ -51,7 +50,7 @@ LENS_LIMIT = 4096
 PREFILL = 2048
 
 
-class Model(LensReading, ExpertReading, ContextReading, RouterGradient, Quantised):
+class Model(LensReading, ExpertReading, HeadReading, Steering):
     """A model and everything that can be read from its own forward pass.
 
     Not safe to use from several threads at once: mlx arrays belong to the thread that made them,
