@@ -116,8 +116,8 @@ def joined_checks(parts: Sequence[Checked]) -> Checked:
         for name in names
     }
     reasons = tuple(
-        next((reason for reason in found if reason), "")
-        for found in zip(*(part.reasons for part in parts), strict=True)
+        tuple(next((reason for reason in found if reason), "") for found in zip(*each, strict=True))
+        for each in zip(*(part.reasons for part in parts), strict=True)
     )
     return Checked(reasons=reasons, **whole)
 
@@ -198,7 +198,7 @@ class _Found:
         known = ~np.isnan(hits)
         rows = np.asarray(known.any(axis=1))
         if not rows.any():
-            told = next((found.reasons[g] for g in targets if found.reasons[g]), "not tried")
+            told = next((found.reasons[g][m] for g in targets if found.reasons[g][m]), "not tried")
             if method == STREAM and all(self.fitted[g].target.role == SEQUENCE for g in targets):
                 told = "it changes the router of one layer"
             return Effect(method=method, success=None, missing=told)

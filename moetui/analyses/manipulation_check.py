@@ -67,7 +67,7 @@ class Checked:
     prompts: NDArray[np.bool_]
     stream: Floats
     ways: NDArray[np.bool_]
-    reasons: tuple[str, ...]
+    reasons: tuple[tuple[str, ...], ...]
 
 
 def check_contexts(
@@ -128,7 +128,7 @@ class _Check:
         self._prompts = np.zeros((draws, n, G), bool)
         self._stream = np.full((n, G, 7), np.nan, np.float32)
         self._ways = np.zeros((n, G, draws), bool)
-        self._reasons = [""] * G
+        self._reasons = [[""] * M for _ in fitted]
         self._draws = draws
 
     def _hits(self, read: ContextReadings, target: Target) -> NDArray[np.bool_]:
@@ -148,9 +148,14 @@ class _Check:
                 contexts, self._position, output=True, interventions=changes
             )
         except UsageError as error:
-            self._reasons[at] = self._reasons[at] or error.message
+            self._lacks(at, method, error.message)
             return
         self._note(slice(None), at, method, read)
+
+    def _lacks(self, at: int, method: str, reason: str) -> None:
+        """The first reason is kept."""
+        reasons = self._reasons[at]
+        reasons[METHODS.index(method)] = reasons[METHODS.index(method)] or reason
 
     def _note(self, rows: slice, at: int, method: str, read: ContextReadings) -> None:
         m, base = METHODS.index(method), self._base
@@ -193,7 +198,7 @@ class _Check:
         why = self._model.router_slope_error
         if why is not None or not single:
             for at in single:
-                self._reasons[at] = self._reasons[at] or why or ""
+                self._lacks(at, STREAM, why or "")
             return
         ids = self._contexts[row, : self._position + 1]
         trace = self._model.trace(ids, lens=0, streams=True)
@@ -205,7 +210,7 @@ class _Check:
         rule = layer_rule([trace], self._rows[at])
         found = steer(self._model, trace, self._position, cell.layer, cell.expert, rule)
         if found.delta is None:
-            self._reasons[at] = self._reasons[at] or found.reason or ""
+            self._lacks(at, STREAM, found.reason or "")
             return
         self._stream[row, at] = (
             found.length, found.pair, found.pair_bound, found.pair_follows, found.exact,
@@ -223,7 +228,7 @@ class _Check:
                 interventions=[patch(trace, self._position, cell.layer, found.delta)],
             )
         except UsageError as error:
-            self._reasons[at] = self._reasons[at] or error.message
+            self._lacks(at, STREAM, error.message)
             return
         self._note(slice(row, row + 1), at, STREAM, read)
 
@@ -242,5 +247,5 @@ class _Check:
             prompts=self._prompts,
             stream=self._stream,
             ways=self._ways,
-            reasons=tuple(self._reasons),
+            reasons=tuple(map(tuple, self._reasons)),
         )
