@@ -149,3 +149,16 @@ def test_a_patch_changes_the_row_that_it_names() -> None:
     assert np.array_equal(found.experts[0, 1], asked[0])
     with pytest.raises(UsageError, match="no context"):
         model.read_contexts(contexts, len(ids))
+
+
+def test_many_contexts_are_read_in_several_passes_and_come_back_in_order(monkeypatch) -> None:
+    model = subject("olmoe").model
+    contexts = np.random.default_rng(2).integers(3, 40, (7, 5)).astype(np.int32)
+    whole = model.read_contexts(contexts, 4, output=True)
+    monkeypatch.setattr("moetui.model.context_reading._TOKENS_AT_ONCE", 10)
+    parts = model.read_contexts(contexts, 4, output=True)
+    assert np.array_equal(whole.experts, parts.experts)
+    assert np.allclose(whole.logprobs, parts.logprobs, atol=1e-4)
+    assert (parts.nll == 0).all()
+    with pytest.raises(UsageError, match="vocabulary"):
+        model.read_contexts(np.full((1, 3), 10**6), 2)

@@ -28,6 +28,7 @@ FORCED, PARTLY, BY_TOKEN, UNCLEAR, NOT = (
     "unclear",
     "not manipulable",
 )
+CHANGE = "change of the sets"
 SEED_SEQUENCE = "sequence reached at the prompt's last token by optimised tokens, share of experts"
 SEED_STABILITY = "the prompt's sets under single typing errors, Jaccard"
 SEED_RULE = (
@@ -76,9 +77,6 @@ def measures(model: str, cells: Sequence[CellResult]) -> Iterator[Measure]:
             yield _measure(model, f"another wording: {CHANGE}", found.change)
 
 
-CHANGE = "change of the sets"
-
-
 def _success(model: str, found: Manipulation) -> Iterator[Measure]:
     yield _measure(model, "untouched: success@k, one expert", found.untouched)
     for effect in found.mean:
@@ -111,7 +109,7 @@ def conclude(cells: Sequence[CellResult]) -> Verdicts:
             "The seed optimises tokens on one prompt and asks whether the same prompt then takes "
             "the sequence, which says how far a search gets, not what an input does elsewhere; the "
             "corrected number is of contexts that nothing was fitted to, beside what random tokens "
-            "reach there, for experts that are not those a prompt of the corpus would choose."
+            "reach there, for experts that were picked for being rare or at random."
         ),
     )
 
