@@ -20,14 +20,19 @@ from moetui.analyses.context_sensitivity import ContextSensitivity
 from moetui.analyses.expert_ablation import ExpertAblations
 from moetui.analyses.expert_scores import ExpertScores
 from moetui.analyses.expert_words import ExpertWords
+from moetui.analyses.manipulation import Manipulation
+from moetui.analyses.manipulation_fit import ManipulationFit, SeedManipulation, TokenScan
 from moetui.analyses.matrix_ranks import MatrixRanks
 from moetui.analyses.merge_front import MergeFront
 from moetui.analyses.merged_pairs import MergedPairs
+from moetui.analyses.misrouting import Misrouting
 from moetui.analyses.output_similarity import OutputSimilarity
 from moetui.analyses.parameter_shares import ParameterShares
+from moetui.analyses.paraphrase import Paraphrase
 from moetui.analyses.probes import Probes
 from moetui.analyses.pruning_plan import PruningPlans
 from moetui.analyses.routed import RoutingRead
+from moetui.analyses.routing_robustness import RoutingRobustness
 from moetui.analyses.sanity import Sanity
 from moetui.analyses.seed_prediction import SeedAttention, SeedTask
 from moetui.analyses.source_experts import SourceExperts
@@ -82,6 +87,13 @@ AnalysisResult = (
     | MergeFront
     | MatrixRanks
     | ParameterShares
+    | TokenScan
+    | ManipulationFit
+    | SeedManipulation
+    | Manipulation
+    | Misrouting
+    | RoutingRobustness
+    | Paraphrase
     | Sanity
 )
 

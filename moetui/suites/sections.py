@@ -24,6 +24,7 @@ from moetui.suites import (
 from moetui.suites.moe_dynamics import (
     attention_routing_sections,
     cold_experts_sections,
+    manipulation_sections,
     merging_sections,
     task_aware_sections,
 )
@@ -63,6 +64,7 @@ OWN: Mapping[str, Own] = {
     "attention_router": Own(attention_router_sections.sections),
     "cold_experts": Own(cold_experts_sections.sections),
     "merging": Own(merging_sections.sections),
+    "manipulation": Own(manipulation_sections.sections),
     "moe_routing_correlation": Own(moe_routing_correlation_sections.sections, checks=task_checks),
     "attention_routing": Own(attention_routing_sections.sections),
     "task_aware": Own(task_aware_sections.sections),
