@@ -30,7 +30,9 @@ from moetui.stats.information import (
     expected_jensen_shannon,
     jensen_shannon,
     mutual_information,
+    plug_in_information,
 )
+from moetui.stats.joint import Joint, Strata, association, joint_counts
 from moetui.stats.load import LoadIndices, load_indices
 from moetui.stats.mantel import mantel, partial_mantel
 from moetui.stats.minimum import Minimum
@@ -72,13 +74,16 @@ __all__ = [
     "ExpertLoad",
     "Family",
     "Intervals",
+    "Joint",
     "LoadIndices",
     "Minimum",
     "MutualInformation",
     "PairedAccuracy",
     "Statistic",
+    "Strata",
     "Subsets",
     "Threshold",
+    "association",
     "belady",
     "benjamini_hochberg",
     "binary_design_effect",
@@ -104,6 +109,7 @@ __all__ = [
     "jaccard",
     "jensen_shannon",
     "joined",
+    "joint_counts",
     "kl_divergence",
     "lfu",
     "lift",
@@ -120,6 +126,7 @@ __all__ = [
     "partial_mantel",
     "permutation_p",
     "permutation_test",
+    "plug_in_information",
     "rate",
     "ratio_of_sums",
     "set_overlap",
