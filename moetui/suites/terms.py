@@ -73,6 +73,21 @@ OF_SUITE: Mapping[str, Terms] = {
         ("discovered", "q at or below the level of its table"),
         ("McNemar", "exact test over the problems that one model solved and the other did not"),
     ),
+    "circuits": (
+        ("edge", "two experts of different layers that one token chooses together too often for "
+         "chance; its section defines it"),
+        ("lift", "how many times more often two experts meet than they would independently"),
+        ("PMI, G²", "the logarithm of the lift; a likelihood ratio of the 2×2 table, which has no "
+         "textbook distribution here"),
+        ("beyond documents, beyond equal tokens", "more than after a shuffle of one layer's rows "
+         "within documents, or among rows of the same token id"),
+        ("held out", "learnt on calibration documents, scored on evaluation documents"),
+        ("path", "edges of which each begins where the one before ends"),
+        ("source, target", "the expert where an edge begins, and where it ends"),
+        ("silenced", "the expert keeps its place and its output counts nothing"),
+        ("pipeline, consistency", "the seed's: experts of all layers matched by correlation, and "
+         "the mean of these correlations"),
+    ),
 }  # fmt: skip
 
 
