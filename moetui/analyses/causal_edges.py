@@ -34,6 +34,8 @@ CausalVerdict = Literal["causal", "not causal", "inconclusive"]
 EdgeKey = tuple[int, int, int, int]
 
 LEVEL = 0.05
+# Tokens below which a control by itself says nothing: it is left out of the controls' range.
+_RANGED = 20
 DEFINITION = (
     "the source is silenced in its layer (mixing weight 0) and the pass is made again; effect = "
     "change of the share of the source's tokens that choose the target; control = the same change "
@@ -48,7 +50,8 @@ class CausalEdge(msgspec.Struct, frozen=True, kw_only=True):
     """One edge put to the test.
 
     before: share of the source's tokens that choose the target, untouched. effect: its change
-    with the source silenced, with mean and range of the controls' as null. over_controls: effect
+    with the source silenced, with mean and range of the controls' as null (a control of fewer
+    than 20 tokens is in the mean only). over_controls: effect
     less the controls' on the same tokens, with an interval over documents, p and q. controls:
     how many experts were silenced instead. source_weight, control_weight: mean mixing weight of
     what was silenced, over the tokens compared: how large the disturbance was.
@@ -269,14 +272,16 @@ def _with_controls(
     each = []
     for expert in controls:
         own = [one for one in others if one.expert == expert]
-        each.append(sum(o.after - o.before for o in own) / sum(o.tokens for o in own))
-    if not each:
+        if (tokens := sum(o.tokens for o in own)) >= _RANGED:
+            each.append(sum(o.after - o.before for o in own) / tokens)
+    compared = sum(o.tokens for o in others)
+    if not compared:
         return effect
     return msgspec.structs.replace(
         effect,
-        null_mean=float(np.mean(each)),
-        null_low=float(min(each)),
-        null_high=float(max(each)),
+        null_mean=sum(o.after - o.before for o in others) / compared,
+        null_low=float(min(each)) if each else None,
+        null_high=float(max(each)) if each else None,
     )
 
 

@@ -42,6 +42,7 @@ PROBE = Minimum("a probe", {"items per class": 100, "templates": 5})
 ACCURACY_PAIRS = Minimum("a difference of 10 points in accuracy", {"paired items": 155})
 ABLATION = Minimum("ΔNLL of one expert", {"documents": 200})
 SIMILARITY = Minimum("representational similarity", {"contexts": 30})
+ANSWERS = Minimum("right against wrong answers", {"items right": 100, "items wrong": 100})
 
 MINIMA = (
     LOAD,
@@ -52,6 +53,7 @@ MINIMA = (
     ACCURACY_PAIRS,
     ABLATION,
     SIMILARITY,
+    ANSWERS,
 )
 
 

@@ -11,16 +11,19 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from moetui.analyses.answer_routing import AnswersRouting
 from moetui.analyses.attention_router import CorpusDecomposition, PromptDecomposition
 from moetui.analyses.causal_check import CausalCheck
 from moetui.analyses.causal_edges import CausalEdges
 from moetui.analyses.context_sensitivity import ContextSensitivity
 from moetui.analyses.expert_edges import ExpertEdges
 from moetui.analyses.expert_words import ExpertWords
+from moetui.analyses.generated_routing import GeneratedRouting, NaturalRouting
 from moetui.analyses.probes import Probes
 from moetui.analyses.routed import RoutingRead
 from moetui.analyses.sanity import Sanity
 from moetui.analyses.seed_circuits import SeedCircuits
+from moetui.analyses.seed_generation import SeedGeneration
 from moetui.analyses.source_experts import SourceExperts
 from moetui.analyses.task_accuracy import TaskAccuracy
 from moetui.analyses.token_identity import TokenIdentity
@@ -53,6 +56,10 @@ AnalysisResult = (
     | SeedCircuits
     | ExpertEdges
     | CausalEdges
+    | SeedGeneration
+    | GeneratedRouting
+    | NaturalRouting
+    | AnswersRouting
     | Sanity
 )
 
