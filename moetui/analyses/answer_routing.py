@@ -110,7 +110,8 @@ def _differences(
 ) -> tuple[AnswerDifference, ...]:
     table = Sequences.of([(one.ids, one.experts, one.start + 1) for one in answers], num_experts)
     right = np.array([one.right for one in answers])
-    kinds = [f"{one.item.task} {_small(one.item)}" for one in answers]
+    named = [f"{one.item.task} {_small(one.item)}" for one in answers]
+    kinds = np.unique(named, return_inverse=True)[1]
     both = shared(table.sets[table.follows], table.sets[table.follows - 1]) / table.sizes
     steps = table.sums(np.ones(len(table.follows)))
     consistency = table.sums(both.mean(axis=1)) / steps
@@ -145,10 +146,10 @@ def _strangeness(table: Sequences, answers: Sequence[AnswerRouting]) -> Numbers:
 
 
 def _difference(
-    what: str, values: Numbers, right: NDArray[np.bool_], kinds: Sequence[str], seed: int
+    what: str, values: Numbers, right: NDArray[np.bool_], kinds: NDArray[np.int64], seed: int
 ) -> AnswerDifference:
     known = np.isfinite(values)
-    value, good, kind = values[known], right[known], np.array(kinds)[known]
+    value, good, kind = values[known], right[known], kinds[known]
     if good.all() or not good.any():
         nothing = Statistic(n_documents=int(known.sum()), caveat="answers of one kind only")
         return AnswerDifference(what=what, right=nothing, wrong=nothing, difference=nothing)

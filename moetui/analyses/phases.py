@@ -1,8 +1,7 @@
 """Whether generated texts have phases: steps where routing changes more than their tokens do.
 
-Every step of every text is one test; all are judged together by the largest standardised distance
-of each token-stratified shuffle over all texts, so that one false phase among hundreds of texts
-has the stated chance.
+The steps of a text are judged together by the largest standardised distance of each
+token-stratified shuffle, the texts by the false discovery rate over their p-values.
 """
 
 from __future__ import annotations
@@ -14,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moetui.analyses.decoded import Sequences
-from moetui.analyses.phase_changes import LEVEL, peaks, window_distances
+from moetui.analyses.phase_changes import LEVEL, distances_at, peaks
 from moetui.analyses.routing_sets import members
 from moetui.stats import (
     MIN_DOCUMENTS,
     Statistic,
+    benjamini_hochberg,
     document_intervals,
     movable_share,
     ratio_of_sums,
@@ -30,16 +30,18 @@ Numbers = NDArray[np.float64]
 
 DEFINITION = (
     "Hellinger distance between the experts of the `window` tokens before a step and those from it "
-    "on, mean over the layers read; a phase begins at a step that is highest within a window's "
-    "reach and beyond the token-stratified shuffle (rows change places with rows of the same token "
-    f"id of any text) at a family-wise p of {LEVEL} over all steps of all texts"
+    "on, mean over the layers read; a text has phases where its largest distance is beyond the "
+    "token-stratified shuffle (rows change places with rows of the same token id of any text) at a "
+    f"false discovery rate of {LEVEL} over texts; they begin at its steps that are highest within "
+    f"a window's reach and beyond that shuffle at a family-wise p of {LEVEL} over its steps"
 )
 
 
 class PhaseChange(msgspec.Struct, frozen=True, kw_only=True):
     """A step of a text where a phase begins: token `step` is the first of the later window.
 
-    score: the distance; expected: the shuffle's mean there; q: family-wise.
+    score: the distance; expected: the shuffle's mean there. p: family-wise over the steps of the
+    text; q: of the text, false discovery rate over texts.
     """
 
     text: str
@@ -47,6 +49,7 @@ class PhaseChange(msgspec.Struct, frozen=True, kw_only=True):
     generated: bool
     score: float
     expected: float
+    p: float
     q: float
 
 
@@ -77,43 +80,45 @@ def phases(
     names: Sequence[str],
     starts: Sequence[int],
     layers: Sequence[int],
-    rows: Sequence[int],
+    at_layers: Sequence[int],
     *,
     window: int,
     permutations: int,
     seed: int,
     step: Callable[[], None] = lambda: None,
 ) -> Phases:
-    """Of sequences called `names` whose generated rows begin at `starts`; rows: where `layers`
-    stand on the L axis."""
-    chosen = members(found.experts[:, list(rows)], found.num_experts)
+    """Of sequences called `names` whose generated rows begin at `starts`; at_layers: where
+    `layers` stand on the L axis."""
+    chosen = members(found.experts[:, list(at_layers)], found.num_experts)
     sizes = np.bincount(found.sequence, minlength=found.count)
     begin = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     long = [d for d in range(found.count) if sizes[d] >= 2 * window]
     if not long:
         return _none(layers, window, found, f"no text has two windows of {window} tokens")
-    spans = [slice(int(begin[d]), int(begin[d] + sizes[d])) for d in long]
-    observed = _distances(chosen, spans, window)
-    rng = np.random.default_rng(seed)
-    draws = np.empty((permutations, len(observed)), np.float32)
-    for index in range(permutations):
-        draws[index] = _distances(chosen[token_stratified_shuffle(found.token, rng)], spans, window)
-        step()
-    mean, spread = draws.mean(axis=0, dtype=float), draws.std(axis=0, dtype=float)
-    # Where no shuffle moves anything there is nothing to be beyond.
-    scale = np.where(spread > 1e-6, spread, np.inf)
-    maxima = np.sort(((draws - mean) / scale).max(axis=1))
-    z = (observed - mean) / scale
-    q = (1 + permutations - np.searchsorted(maxima, z - 1e-6)) / (1 + permutations)
     counts = [sizes[d] - 2 * window + 1 for d in long]
     owner = np.repeat(np.arange(len(long)), counts)
     at = np.concatenate([np.arange(n) for n in counts]) + window
+    rows = begin[long][owner] + at
+
+    def distances(moved: NDArray[np.int8]) -> Numbers:
+        return np.asarray(distances_at(moved, rows, window).mean(axis=1), float)
+
+    observed = distances(chosen)
+    # As many draws as the false discovery rate over so many texts needs.
+    draws = np.empty((max(permutations, drawn_for(len(long))), len(observed)), np.float32)
+    rng = np.random.default_rng(seed)
+    for index in range(len(draws)):
+        draws[index] = distances(chosen[token_stratified_shuffle(found.token, rng)])
+        step()
+    mean, p, q = _judged(observed, draws, owner)
     changes = []
     for index, d in enumerate(long):
         own = np.flatnonzero(owner == index)
-        for peak in peaks(z[own], window):
+        if q[index] > LEVEL:
+            continue
+        for peak in peaks(np.maximum(observed - mean, 0)[own], window):
             cell = own[peak]
-            if q[cell] <= LEVEL:
+            if p[cell] <= LEVEL:
                 changes.append(
                     PhaseChange(
                         text=names[d],
@@ -121,7 +126,8 @@ def phases(
                         generated=bool(at[cell] >= starts[d]),
                         score=float(observed[cell]),
                         expected=float(mean[cell]),
-                        q=float(q[cell]),
+                        p=float(p[cell]),
+                        q=float(q[index]),
                     )
                 )
     boundary = at == np.array([starts[d] for d in long])[owner]
@@ -135,16 +141,33 @@ def phases(
         with_phase=_share(len({change.text for change in changes}), len(long)),
         over_tokens=_mean(observed - mean, owner, np.ones(len(owner), bool), seed),
         boundary=_mean(observed - mean, owner, boundary, seed),
-        changes=tuple(sorted(changes, key=lambda one: (one.q, -one.score))),
+        changes=tuple(sorted(changes, key=lambda one: (one.p, -one.score))),
         reason=None
         if len(long) >= MIN_DOCUMENTS
         else f"{len(long)} texts of two windows, {MIN_DOCUMENTS} needed",
     )
 
 
-def _distances(chosen: NDArray[np.int8], spans: Sequence[slice], window: int) -> Numbers:
-    """The scores of all steps of all texts, one text after another."""
-    return np.concatenate([window_distances(chosen[s], window).mean(axis=1) for s in spans])
+def drawn_for(texts: int) -> int:
+    """The shuffles that a false discovery rate over so many texts takes."""
+    return int(np.ceil(texts / LEVEL))
+
+
+def _judged(
+    observed: Numbers, draws: NDArray[np.float32], owner: NDArray[np.int64]
+) -> tuple[Numbers, Numbers, Numbers]:
+    """The shuffles' mean of every step, its p over the steps of its text, and q of every text."""
+    mean, spread = draws.mean(axis=0, dtype=float), draws.std(axis=0, dtype=float)
+    # Where no shuffle moves anything there is nothing to be beyond.
+    scale = np.where(spread > 1e-6, spread, np.inf)
+    z, p, best = (observed - mean) / scale, np.ones(len(observed)), []
+    for text in range(int(owner[-1]) + 1):
+        own = owner == text
+        maxima = np.sort(((draws[:, own] - mean[own]) / scale[own]).max(axis=1))
+        above = len(draws) - np.searchsorted(maxima, z[own] - 1e-6)
+        p[own] = (1 + above) / (1 + len(draws))
+        best.append(float(p[own].min()))
+    return mean, p, benjamini_hochberg(best, permutations=len(draws), level=LEVEL)
 
 
 def _share(hits: int, n: int) -> Statistic:
@@ -156,8 +179,7 @@ def _share(hits: int, n: int) -> Statistic:
         ci_low=low if hits else 0.0,
         ci_high=high,
         n_documents=n,
-        caveat=f"{hits} of {n}, Wilson interval; by chance one or more in all texts together "
-        f"with a probability of {LEVEL}",
+        caveat=f"{hits} of {n}, Wilson interval; about {LEVEL:.0%} of those found are by chance",
     )
 
 

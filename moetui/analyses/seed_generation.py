@@ -113,20 +113,21 @@ def _text(prompt: str, rows: ExpertIds, num_experts: int) -> SeedText:
         steps=n,
         consistency=float(both.sum() / k[1:].sum()) if n > 1 else None,
         handoffs=int((rows[1:, :, 0] != rows[:-1, :, 0]).sum()),
-        phases=tuple(_phases(sets, k)),
+        phases=tuple(_phases(sets)),
     )
 
 
-def _phases(sets: NDArray[np.uint64], k: NDArray[np.int64]) -> list[int]:
+def _phases(sets: NDArray[np.uint64]) -> list[int]:
     """Steps from the third on that differ from the union of up to three before."""
-    found = []
-    for step in range(2, len(sets)):
-        window = np.bitwise_or.reduce(sets[max(0, step - WINDOW) : step], axis=0)
-        union = shared(window | sets[step], window | sets[step])
-        divergence = 1 - shared(window, sets[step]) / union
-        if divergence.mean() > DIVERGENCE:
-            found.append(step)
-    return found
+    if len(sets) <= 2:
+        return []
+    window = sets[1:-1].copy()  # the step before, of steps 2 …
+    for back in range(2, WINDOW + 1):
+        reach = min(back, 2)  # the first steps have fewer before them
+        window[back - reach :] |= sets[2 - reach : len(sets) - back]
+    now = sets[2:]
+    divergence = 1 - shared(window, now) / shared(window | now, window | now)
+    return (np.flatnonzero(divergence.mean(axis=-1) > DIVERGENCE) + 2).tolist()
 
 
 def _numbers(texts: Sequence[SeedText]) -> tuple[float, float, float]:

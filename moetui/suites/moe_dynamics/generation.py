@@ -112,7 +112,7 @@ FULL: Mapping[str, Any] = {
     "texts": 400,
     "new_tokens": 112,
     "compared": 200,
-    "phase_texts": 200,
+    "phase_texts": 100,
 }
 
 

@@ -163,14 +163,23 @@ def _phases(result: SuiteResult) -> Iterator[Section]:
         )
         if one.changes:
             listed = tuple(
-                (c.text, c.step, "written" if c.generated else "prompt", c.score, c.expected, c.q)
+                (
+                    c.text,
+                    c.step,
+                    "written" if c.generated else "prompt",
+                    c.score,
+                    c.expected,
+                    c.p,
+                    c.q,
+                )
                 for c in one.changes[:CHANGES]
             )
             tables.append(
                 Table(
                     title=f"{model}: the first {len(listed)} of {len(one.changes)} phases",
-                    columns=("text", "begins at token", "in", "distance", "equal tokens", "q"),
+                    columns=("text", "begins at token", "in", "distance", "equal tokens", "p", "q"),
                     rows=listed,
+                    caption="p family-wise over the steps of the text, q over texts",
                 )
             )
     yield Section(heading="Generation: phases", text=tuple(text), tables=tuple(tables))
@@ -196,10 +205,7 @@ def _decode(result: SuiteResult) -> Iterator[Section]:
 
 
 def _decode_table(model: str, found: RoutingFidelity) -> Table:
-    rows = (
-        _decode_row("mean", found.overall),
-        *(_decode_row(str(o.layer), o) for o in found.layers),
-    )
+    layers = (_decode_row(str(one.layer), one) for one in found.layers)
     return Table(
         title=f"{model}: {found.tokens:,} tokens decoded and read again",
         columns=("layer", "sets that differ", "Jaccard", "near ties among them", "typical change"),

@@ -28,9 +28,9 @@ CORRECTED_RULE = (
     "texts that the model writes. Persistent where the overlap of neighbouring steps less that of "
     "equal tokens has an interval above 0 and p ≤ 0.05; token identity where it has not, but the "
     "overlap's interval lies above chance; else chance. Phases where more than 5 % of the texts "
-    "have a step beyond the token-stratified shuffle (Wilson interval above 0.05); few phases "
-    "where fewer have one; else no phases. Inconclusive below 20 texts or with data missing. "
-    "Models that differ: mixed"
+    "have a step beyond the token-stratified shuffle (Wilson interval above 0.05), by a false "
+    "discovery rate of 5 % over texts; few phases where fewer have one; else no phases. "
+    "Inconclusive below 20 texts or with data missing. Models that differ: mixed"
 )
 WORDS = {
     "persistent": "experts stay from token to token beyond what equal tokens explain",
