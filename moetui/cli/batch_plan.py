@@ -84,8 +84,8 @@ def plan_lines(suite: Suite, null_model: bool, seed: int) -> list[str]:
 
 
 def _analysis_rows(cells: Sequence[Cell]) -> Iterator[tuple[str, ...]]:
-    """An analysis a row: the cells and tokens of one model, the most and the least that one of
-    its cells takes (the statistics, which take none, apart), and what its parts are."""
+    """An analysis a row: the cells and tokens of one model, what one of its cells takes (at
+    most; the statistics take none), and what its parts are."""
     from moetui.suites.work import STATISTICS
 
     for name in dict.fromkeys(cell.analysis for cell in cells):
@@ -96,8 +96,8 @@ def _analysis_rows(cells: Sequence[Cell]) -> Iterator[tuple[str, ...]]:
         mark = " + ?" if len(known) < len(own) else ""
         told = f"{sum(known):,}{mark}".removeprefix("0 + ")
         each = [cell.tokens for cell in own if cell.part != STATISTICS and cell.tokens is not None]
-        span = "-".join(f"{n:,}" for n in dict.fromkeys([max(each), min(each)])) if each else "?"
-        yield name, str(len(own)), told, span, ends
+        most = f"{'≤' if min(each) < max(each) else ''}{max(each):,}" if each else "?"
+        yield name, str(len(own)), told, most, ends
 
 
 def _columns(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
