@@ -1,7 +1,7 @@
 """Do wrong answers route otherwise than right ones? Problems of one kind, compared within kinds.
 
 Hard problems are asked otherwise, answered at other lengths and wrong more often: so right and
-wrong are exchanged only among problems of the same operation and size.
+wrong are exchanged only among problems of the same operation, wording and size.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ LEVEL, PERMUTATIONS = 0.05, 9999
 DEFINITION = (
     "consistency: overlap of an answer's experts from token to token; strangeness: share of a "
     "token's experts that other problems' rows of the same token id do not choose. Both over the "
-    "answer's tokens; p by exchanging right and wrong among problems of the same operation and "
-    "size (both operands below ten or not), two-sided"
+    "answer's tokens; p by exchanging right and wrong among problems of the same operation, "
+    "wording and size (both operands below ten or not), two-sided; the interval of the difference "
+    "does not know of these kinds, the null does"
 )
 
 
@@ -110,7 +111,7 @@ def _differences(
 ) -> tuple[AnswerDifference, ...]:
     table = Sequences.of([(one.ids, one.experts, one.start + 1) for one in answers], num_experts)
     right = np.array([one.right for one in answers])
-    named = [f"{one.item.task} {_small(one.item)}" for one in answers]
+    named = [f"{o.item.task} {o.item.template} {_small(o.item)}" for o in answers]
     kinds = np.unique(named, return_inverse=True)[1]
     both = shared(table.sets[table.follows], table.sets[table.follows - 1]) / table.sizes
     steps = table.sums(np.ones(len(table.follows)))

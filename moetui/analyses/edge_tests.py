@@ -118,10 +118,12 @@ def shuffle_test(
             reached[block] += information >= observed[block] - 1e-12
             step()
     above = permutations - np.searchsorted(np.sort(maxima), np.nan_to_num(z) - 1e-9)
+    # A count that no shuffle moves (tokens alone decide) is beyond none of them.
+    q = np.where(usable, (1 + above) / (1 + permutations), 1.0)
     return ShuffleTest(
         expected=expected,
         z=z,
-        q=np.where(usable, (1 + above) / (1 + permutations), np.nan),
+        q=np.where(tested, q, np.nan),
         information=sums / permutations,
         information_p=(1 + reached) / (1 + permutations),
         movable=movable_share(groups),

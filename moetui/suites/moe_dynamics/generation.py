@@ -19,7 +19,7 @@ from moetui.analyses.generated_routing import (
 from moetui.analyses.seed_generation import PROMPTS, seed_generation
 from moetui.analyses.segments import LENGTHS
 from moetui.analyses.task_accuracy import answered
-from moetui.analyses.task_prompts import TaskPrompt, problems
+from moetui.analyses.task_prompts import TaskPrompt, crossed_prompts, problems
 from moetui.suites.documents import in_parts, some_of
 from moetui.suites.layers import routing_layers
 from moetui.suites.moe_dynamics.generation_verdict import (
@@ -95,10 +95,19 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         msgspec.Meta(
             ge=0,
             le=100,
-            description="arithmetic problems of each of four operations, for right against wrong "
-            "answers: 100 of each are needed; 0 for none",
+            description="arithmetic problems of each of four operations, written with symbols, for "
+            "right against wrong answers: 100 of each are needed; 0 for none",
         ),
     ] = 100
+    problem_pairs: Annotated[
+        int,
+        msgspec.Meta(
+            ge=0,
+            le=30,
+            description="pairs of operands that are asked besides in 7 wordings of the four "
+            "operations, so that small models are wrong and large ones right often enough",
+        ),
+    ] = 8
 
 
 QUICK: Mapping[str, Any] = {
@@ -107,6 +116,7 @@ QUICK: Mapping[str, Any] = {
     "compared": 20,
     "phase_texts": 30,
     "problems_per_task": 10,
+    "problem_pairs": 1,
 }
 FULL: Mapping[str, Any] = {
     "texts": 400,
@@ -335,13 +345,17 @@ class AnswerAnalysis:
 
     def unfit(self, info: ModelInfo) -> str | None:
         """A model without routers, or no problems."""
-        if not self._own.problems_per_task:
-            return "no problem was to be asked (problems_per_task=0)"
+        if not self._own.problems_per_task and not self._own.problem_pairs:
+            return "no problem was to be asked (problems_per_task=0, problem_pairs=0)"
         return no_router(info)
 
     def parts(self, *, seed: int) -> tuple[Part, ...]:
         """Twenty-five problems each; an answer is written twice, once to be read as a number."""
-        items = problems(self._own.problems_per_task, seed=seed)
+        own = self._own
+        items = (
+            *(problems(own.problems_per_task, seed=seed) if own.problems_per_task else ()),
+            *(crossed_prompts(own.problem_pairs, seed=seed) if own.problem_pairs else ()),
+        )
         return tuple(
             Part(
                 name=f"problems {start + 1}",
@@ -403,7 +417,8 @@ class Generation:
         own = self._own
         return (
             f"{own.texts} texts of {own.new_tokens} tokens written one by one, "
-            f"{4 * own.problems_per_task} answers, {own.compared} texts read again"
+            f"{4 * own.problems_per_task + 28 * own.problem_pairs} answers, {own.compared} texts "
+            "read again"
         )
 
     def texts(self) -> Any:
