@@ -76,7 +76,7 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         Count,
         msgspec.Meta(
             description="edges whose source is silenced, of those that begin in `layers`: the ones "
-            "that stand out most from equal tokens; 0 for none"
+            "that beat both shuffles with most evidence (G²); 0 for none"
         ),
     ] = 12
     causal_controls: Annotated[
@@ -332,16 +332,14 @@ class CauseAnalysis:
 def edges_from(
     found: ExpertEdges, layers: Sequence[int], limit: int
 ) -> tuple[int, tuple[EdgeKey, ...]]:
-    """How many of the listed edges begin in `layers`, and the first `limit` of them: those that
-    beat both shuffles before the others."""
-    keys = [
-        (edge.beaten != "both", (edge.source_layer, edge.source, edge.target_layer, edge.target))
-        for edge in found.edges
-        if edge.source_layer in layers
-    ]
-    # A stable order: within either kind the edges that stand out most come first already.
-    ordered = sorted(keys, key=lambda one: one[0])
-    return len(ordered), tuple(key for _, key in ordered[:limit])
+    """How many of the listed edges begin in `layers`, and `limit` of them: those that beat both
+    shuffles before the others, of these the ones with most evidence (G²), since an edge of rare
+    experts has too few tokens to be put to the test."""
+    own = [edge for edge in found.edges if edge.source_layer in layers]
+    ordered = sorted(own, key=lambda edge: (edge.beaten != "both", -edge.evaluation.g2))
+    return len(own), tuple(
+        (edge.source_layer, edge.source, edge.target_layer, edge.target) for edge in ordered[:limit]
+    )
 
 
 def one_router(info: ModelInfo) -> str | None:

@@ -74,7 +74,10 @@ def test_edges_whose_source_adds_nothing_are_not_causal(by_token):
     assert all(edge.effect.value == 0.0 for edge in causes.edges)
     (edges,) = results_of(by_token, "fake", ExpertEdges)
     eligible, keys = edges_from(edges, (0, 1), 2)
-    assert eligible == sum(edge.source_layer < 2 for edge in edges.edges)
+    own = [edge for edge in edges.edges if edge.source_layer < 2]
+    assert eligible == len(own)
+    most = max(own, key=lambda edge: edge.evaluation.g2)
+    assert keys[0] == (most.source_layer, most.source, most.target_layer, most.target)
     tested = [(e.source_layer, e.source, e.target_layer, e.target) for e in causes.edges]
     assert tuple(tested) == keys
 
