@@ -6,6 +6,7 @@ import pytest
 from moetui.analyses.decoded import Sequences
 from moetui.analyses.persistence import persistence
 from moetui.analyses.segments import segment_consistency
+from moetui.suites.moe_dynamics.generation_verdict import persistence_outcome
 
 E, L, K, V = 8, 2, 2, 10
 
@@ -34,11 +35,11 @@ def by_token(rng, ids):
     return best(scores)
 
 
-def persistent(rng, ids):
-    """An expert stays three times of four, whatever the token."""
+def persistent(rng, ids, stays=0.75):
+    """The experts stay three times of four, whatever the token."""
     experts = independent(rng, ids)
     for t in range(1, len(ids)):
-        if rng.random() < 0.75:
+        if rng.random() < stays:
             experts[t] = experts[t - 1]
     return experts
 
@@ -103,10 +104,42 @@ def test_what_equal_tokens_explain_is_not_persistence():
 
 def test_planted_persistence_is_found_beyond_token_identity():
     result = persistence(sequences(40, 30, persistent), range(L), permutations=999, seed=0)
+    assert persistence_outcome(result) == "persistent"
     for one in result.layers:
         assert one.over_tokens.ci_low > 0.2
         assert one.over_sequence.ci_low > 0.2
         assert (one.over_tokens.p, one.over_tokens.q) == (0.001, 0.001)
+
+
+def in_texts(rng, ids):
+    """A text has an expert of its own in each layer, in no order."""
+    scores = rng.random((len(ids), L, E))
+    scores[:, np.arange(L), rng.integers(0, E, L)] += 0.8
+    return best(scores)
+
+
+def test_a_text_with_experts_of_its_own_is_not_persistent_from_step_to_step():
+    result = persistence(sequences(40, 30, in_texts), range(L), permutations=999, seed=0)
+    overall = result.layers[0]
+    assert overall.over_tokens.ci_low > 0.1 and overall.over_tokens.p == 0.001
+    assert overall.over_sequence.ci_low < 0 < overall.over_sequence.ci_high
+    assert persistence_outcome(result) == "text-wide"
+
+
+def test_a_layer_is_judged_beside_the_others_whatever_its_loads():
+    """The second layer has few experts in use, so that its neighbours overlap anyway."""
+
+    def mixed(rng, ids):
+        experts = persistent(rng, ids, stays=0.25)
+        few = np.array([1, 1, 0.9, 0, 0, 0, 0, 0])
+        experts[:, 1] = best(rng.random((len(ids), L, E)) + few)[:, 1]
+        return experts
+
+    _, first, second = persistence(
+        sequences(40, 30, mixed), range(L), permutations=999, seed=0
+    ).layers
+    assert second.overlap.value > first.overlap.value
+    assert first.over_tokens.q == 0.001 and second.over_tokens.q > 0.05
 
 
 def test_a_segment_is_served_by_its_most_used_experts():

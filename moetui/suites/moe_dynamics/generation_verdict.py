@@ -25,15 +25,20 @@ SEED_RULE = (
     "routing. Read as: phases where any step of any text begins one by its rule, else no phases"
 )
 CORRECTED_RULE = (
-    "texts that the model writes. Persistent where the overlap of neighbouring steps less that of "
-    "equal tokens has an interval above 0 and p ≤ 0.05; token identity where it has not, but the "
-    "overlap's interval lies above chance; else chance. Phases where more than 5 % of the texts "
-    "have a step beyond the token-stratified shuffle (Wilson interval above 0.05), by a false "
-    "discovery rate of 5 % over texts; few phases where fewer have one; else no phases. "
-    "Inconclusive below 20 texts or with data missing. Models that differ: mixed"
+    "texts that the model writes, by the overlap of neighbouring steps, mean over layers. "
+    "Persistent where the overlap is beyond that of equal tokens (interval above 0, p ≤ 0.05) and "
+    "beyond that of all pairs of tokens of the same text (interval above 0); text-wide where it is "
+    "beyond equal tokens only; token identity where it is not, but its interval lies above chance; "
+    "else chance. Phases where more than 5 % of the texts have a step beyond the token-stratified "
+    "shuffle (Wilson interval above 0.05), by a false discovery rate of 5 % over texts; few phases "
+    "where fewer have one; else no phases. Inconclusive below 20 texts or with data missing. "
+    "Models that differ: mixed"
 )
 WORDS = {
-    "persistent": "experts stay from token to token beyond what equal tokens explain",
+    "persistent": "experts stay from token to token beyond what equal tokens and the text as a "
+    "whole explain",
+    "text-wide": "neighbouring tokens share more experts than equal tokens explain, but no more "
+    "than any two tokens of the same text",
     "token identity": "experts stay from token to token no more than equal tokens explain",
     "chance": "experts stay from token to token no more than unrelated tokens of the same loads",
 }
@@ -59,7 +64,8 @@ def persistence_outcome(found: Persistence) -> str:
     whole = found.layers[0]
     beyond, p = whole.over_tokens, whole.over_tokens.p
     if beyond.ci_low is not None and beyond.ci_low > 0 and p is not None and p <= LEVEL:
-        return "persistent"
+        inside = whole.over_sequence.ci_low
+        return "persistent" if inside is not None and inside > 0 else "text-wide"
     overlap = whole.overlap
     above = overlap.ci_low is not None and overlap.null_mean is not None
     return (
@@ -117,6 +123,7 @@ def _steps(what: str, found: Persistence) -> Iterator[tuple[str, Statistic]]:
     whole = found.layers[0]
     yield f"overlap of neighbouring steps, {what}", whole.overlap
     yield f"overlap over equal tokens, {what}", whole.over_tokens
+    yield f"overlap over all pairs of the text, {what}", whole.over_sequence
 
 
 def _seed_verdict(
@@ -170,7 +177,8 @@ def _numbers(found: GeneratedRouting) -> str:
         f"overlap {number(whole.overlap.value)} {interval(whole.overlap)}, chance "
         f"{number(whole.overlap.null_mean)}; over equal tokens "
         f"{number(whole.over_tokens.value)} {interval(whole.over_tokens)}, p "
-        f"{probability(whole.over_tokens.p)}; {found.texts} texts"
+        f"{probability(whole.over_tokens.p)}; over all pairs of the text "
+        f"{number(whole.over_sequence.value)} {interval(whole.over_sequence)}; {found.texts} texts"
     )
 
 
