@@ -7,6 +7,8 @@ from typing import Literal
 
 STUDIES: tuple[str, ...] = (
     "cold_experts",
+    "circuits",
+    "generation",
     "merging",
     "attention_routing",
     "task_aware",

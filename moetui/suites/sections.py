@@ -23,7 +23,9 @@ from moetui.suites import (
 )
 from moetui.suites.moe_dynamics import (
     attention_routing_sections,
+    circuits_sections,
     cold_experts_sections,
+    generation_sections,
     manipulation_sections,
     merging_sections,
     task_aware_sections,
@@ -68,6 +70,8 @@ OWN: Mapping[str, Own] = {
     "moe_routing_correlation": Own(moe_routing_correlation_sections.sections, checks=task_checks),
     "attention_routing": Own(attention_routing_sections.sections),
     "task_aware": Own(task_aware_sections.sections),
+    "circuits": Own(circuits_sections.sections),
+    "generation": Own(generation_sections.sections),
 }
 
 
