@@ -8,7 +8,7 @@ from moetui.stats.bootstrap import (
     document_intervals,
     ratio_of_sums,
 )
-from moetui.stats.cache import CacheUse, belady, lfu, lru
+from moetui.stats.cache import CacheUse, PrefetchUse, belady, lfu, lru, lru_with_prefetch
 from moetui.stats.coactivation import CoActivation, co_activation, lift, marginal_preserving_null
 from moetui.stats.cold import (
     Coldness,
@@ -79,6 +79,7 @@ __all__ = [
     "Minimum",
     "MutualInformation",
     "PairedAccuracy",
+    "PrefetchUse",
     "Statistic",
     "Strata",
     "Subsets",
@@ -116,6 +117,7 @@ __all__ = [
     "load_indices",
     "log_softmax",
     "lru",
+    "lru_with_prefetch",
     "mantel",
     "marginal_preserving_null",
     "mcnemar",
