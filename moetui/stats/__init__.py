@@ -19,7 +19,7 @@ from moetui.stats.cold import (
     cold_thresholds,
 )
 from moetui.stats.difference import difference, sign_flip
-from moetui.stats.divergence import hellinger, kl_divergence, log_softmax
+from moetui.stats.divergence import hellinger, kl_divergence, kl_divergences, log_softmax
 from moetui.stats.equivalence import EquivalenceTest, equivalent
 from moetui.stats.information import (
     DomainInformation,
@@ -112,6 +112,7 @@ __all__ = [
     "joined",
     "joint_counts",
     "kl_divergence",
+    "kl_divergences",
     "lfu",
     "lift",
     "load_indices",

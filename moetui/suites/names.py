@@ -12,6 +12,7 @@ STUDIES: tuple[str, ...] = (
     "merging",
     "attention_routing",
     "task_aware",
+    "manipulation",
 )
 """The studies of `moe_dynamics`, in the order in which they run; each is a suite by itself too."""
 

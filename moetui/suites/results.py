@@ -24,14 +24,19 @@ from moetui.analyses.expert_edges import ExpertEdges
 from moetui.analyses.expert_scores import ExpertScores
 from moetui.analyses.expert_words import ExpertWords
 from moetui.analyses.generated_routing import GeneratedRouting, NaturalRouting
+from moetui.analyses.manipulation import Manipulation
+from moetui.analyses.manipulation_fit import ManipulationFit, SeedManipulation, TokenScan
 from moetui.analyses.matrix_ranks import MatrixRanks
 from moetui.analyses.merge_front import MergeFront
 from moetui.analyses.merged_pairs import MergedPairs
+from moetui.analyses.misrouting import Misrouting
 from moetui.analyses.output_similarity import OutputSimilarity
 from moetui.analyses.parameter_shares import ParameterShares
+from moetui.analyses.paraphrase import Paraphrase
 from moetui.analyses.probes import Probes
 from moetui.analyses.pruning_plan import PruningPlans
 from moetui.analyses.routed import RoutingRead
+from moetui.analyses.routing_robustness import RoutingRobustness
 from moetui.analyses.sanity import Sanity
 from moetui.analyses.seed_circuits import SeedCircuits
 from moetui.analyses.seed_generation import SeedGeneration
@@ -88,6 +93,13 @@ AnalysisResult = (
     | MergeFront
     | MatrixRanks
     | ParameterShares
+    | TokenScan
+    | ManipulationFit
+    | SeedManipulation
+    | Manipulation
+    | Misrouting
+    | RoutingRobustness
+    | Paraphrase
     | SeedCircuits
     | ExpertEdges
     | CausalEdges

@@ -26,6 +26,7 @@ from moetui.suites.moe_dynamics import (
     circuits_sections,
     cold_experts_sections,
     generation_sections,
+    manipulation_sections,
     merging_sections,
     task_aware_sections,
 )
@@ -65,6 +66,7 @@ OWN: Mapping[str, Own] = {
     "attention_router": Own(attention_router_sections.sections),
     "cold_experts": Own(cold_experts_sections.sections),
     "merging": Own(merging_sections.sections),
+    "manipulation": Own(manipulation_sections.sections),
     "moe_routing_correlation": Own(moe_routing_correlation_sections.sections, checks=task_checks),
     "attention_routing": Own(attention_routing_sections.sections),
     "task_aware": Own(task_aware_sections.sections),

@@ -123,6 +123,24 @@ OF_SUITE: Mapping[str, Terms] = {
         ("stall", "milliseconds that a token waits for experts, if everything foretold arrived in "
          "time; at worst: if nothing had"),
     ),
+    "manipulation": (
+        ("position", "the last token of a context: there the routing is looked at"),
+        ("success@k", "share of contexts in which all experts of the target are among the k chosen "
+         "at the position; the contexts are of other documents than those tokens were fitted to"),
+        ("untouched", "the same without any change: how often the target is chosen anyway"),
+        ("beyond random", "success less that of random tokens in the same places, or of random "
+         "directions of the same length; paired context by context"),
+        ("gain", "success less that of the untouched contexts; its null are other experts of the "
+         "layer under the very same change"),
+        ("rarest, random", "why an expert is a target: chosen least in its layer by calibration "
+         "documents, or drawn at random"),
+        ("pair formula", "the shortest change that makes the expert equal the k-th one; others may "
+         "still stand in the way, and it is no bound: see pair bound"),
+        ("pair bound", "the shortest change that makes the expert equal any chosen one"),
+        ("attack, typical", "the swap that changes the chosen sets most within a bound of KL, and "
+         "the mean of the swaps within it"),
+        ("change of the sets", "1 − Jaccard: 0 the same experts, 1 none in common"),
+    ),
     "circuits": (
         ("edge", "two experts of different layers that one token chooses together too often for "
          "chance; its section defines it"),
