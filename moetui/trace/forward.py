@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from moetui.trace.bank import ExpertMatrices, ParameterCounts
 from moetui.trace.contexts import ContextReadings
 from moetui.trace.expert_sources import ExpertSources
 from moetui.trace.head_sources import HeadSources
@@ -73,6 +74,11 @@ class Forward(Protocol):
         """What the model writes next, greedily: at most `max_tokens` tokens, ending before a
         token that ends the text, and as soon as `until` holds of what is written so far."""
 
+    def generated(self, text_or_ids: Prompt, max_tokens: int) -> Trace:
+        """The prompt and what the model writes after it, greedily, as one trace: every row after
+        `prompt_tokens` as the pass routed it that read this one token. Ends before `max_tokens`
+        with a token that ends the text, which is among the rows. No lens, no parts."""
+
     def next_logits(self, text_or_ids: Prompt) -> Floats:
         """float32 [V], next-token logits after the last token, of a pass that nobody watches."""
 
@@ -91,6 +97,24 @@ class Forward(Protocol):
     def expert_sources(self, text_or_ids: Prompt, layer: int) -> ExpertSources:
         """What single experts of earlier layers added to the logits of the router of decoder layer
         `layer`, by a pass of its own."""
+
+    def bank_size(self, layer: int) -> int:
+        """How many experts the bank of decoder layer `layer` holds."""
+
+    def expert_matrices(self, layer: int, experts: Sequence[int] | None = None) -> ExpertMatrices:
+        """What `experts` of decoder layer `layer` (default: all) are made of, unpacked."""
+
+    def router_matrix(self, layer: int) -> Floats:
+        """float32 [E, H], the rows by which the router of decoder layer `layer` reads its input."""
+
+    def every_expert(
+        self, text_or_ids: Prompt, layers: Sequence[int], rows: Sequence[int] | None = None
+    ) -> Iterator[tuple[int, Floats]]:
+        """Layer by layer, float32 [rows, E', W']: what every expert of the bank puts out for `rows`
+        of the prompt (default: all), chosen or not, from what the bank was handed in one pass."""
+
+    def parameter_counts(self) -> ParameterCounts:
+        """Where the learnt numbers of the model are."""
 
     @property
     def head_sources_error(self) -> str | None:
