@@ -106,6 +106,71 @@ OF_SUITE: Mapping[str, Terms] = {
         ("control experts", "others of the same layer, removed in the same way: random ones, and "
          "those of nearest frequency"),
     ),
+    "attention_routing": (
+        ("recall@k", "share of the k experts of a token that are among the k foretold"),
+        ("gain, added", "recall less that of the table of token identities: by the predictor "
+         "alone, and by predictor and table together"),
+        ("any overlap, constant", "the published scores: one of k foretold experts is used; the "
+         "same for always naming the most frequent ones"),
+    ),
+    "task_aware": (
+        ("recall@m", "share of the k experts of a token that are among the m foretold"),
+        ("gate, at the probe; one router early", "the later router itself, asked about the stream "
+         "that leaves the probe's layer, or about the one that the router before it reads"),
+        ("hit rate", "share of the experts asked for that are in memory when their layer begins"),
+        ("over LRU, over LRU + token", "hit rate less that of LRU, and of LRU that fetches ahead "
+         "what the token's identity foretells"),
+        ("stall", "milliseconds that a token waits for experts, if everything foretold arrived in "
+         "time; at worst: if nothing had"),
+    ),
+    "manipulation": (
+        ("position", "the last token of a context: there the routing is looked at"),
+        ("success@k", "share of contexts in which all experts of the target are among the k chosen "
+         "at the position; the contexts are of other documents than those tokens were fitted to"),
+        ("untouched", "the same without any change: how often the target is chosen anyway"),
+        ("beyond random", "success less that of random tokens in the same places, or of random "
+         "directions of the same length; paired context by context"),
+        ("gain", "success less that of the untouched contexts; its null are other experts of the "
+         "layer under the very same change"),
+        ("rarest, random", "why an expert is a target: chosen least in its layer by calibration "
+         "documents, or drawn at random"),
+        ("pair formula", "the shortest change that makes the expert equal the k-th one; others may "
+         "still stand in the way, and it is no bound: see pair bound"),
+        ("pair bound", "the shortest change that makes the expert equal any chosen one"),
+        ("attack, typical", "the swap that changes the chosen sets most within a bound of KL, and "
+         "the mean of the swaps within it"),
+        ("change of the sets", "1 − Jaccard: 0 the same experts, 1 none in common"),
+    ),
+    "circuits": (
+        ("edge", "two experts of different layers that one token chooses together too often for "
+         "chance; its section defines it"),
+        ("lift", "how many times more often two experts meet than they would independently"),
+        ("PMI, G²", "the logarithm of the lift; a likelihood ratio of the 2×2 table, which has no "
+         "textbook distribution here"),
+        ("beyond documents, beyond equal tokens", "more than after a shuffle of one layer's rows "
+         "within documents, or among rows of the same token id"),
+        ("held out", "learnt on calibration documents, scored on evaluation documents"),
+        ("path", "edges of which each begins where the one before ends"),
+        ("source, target", "the expert where an edge begins, and where it ends"),
+        ("silenced", "the expert keeps its place and its output counts nothing"),
+        ("pipeline, consistency", "the seed's: experts of all layers matched by correlation, and "
+         "the mean of these correlations"),
+    ),
+    "generation": (
+        ("step", "from one token of a text to the next"),
+        ("overlap", "share of a token's experts that the token before it has too"),
+        ("chance", "the overlap of two unrelated tokens of the same loads, Σ f²/k"),
+        ("over equal tokens", "less what rows of the same token ids, taken from anywhere in the "
+         "texts, show"),
+        ("over the sequence", "less the mean overlap of all pairs of tokens of the same text"),
+        ("handoff", "the seed's: the first expert of a layer is another one than a step before"),
+        ("phase", "the seed's: a step unlike the union of three before; corrected: a step at which "
+         "windows differ more than equal tokens let them"),
+        ("decoding, prefill", "one token at a time from the cache; the whole text in one pass"),
+        ("near tie", "the k-th and the next expert are closer than the numbers differ typically"),
+        ("written texts, documents", "what the model wrote greedily, and what it was given to "
+         "read"),
+    ),
 }  # fmt: skip
 
 
