@@ -80,7 +80,7 @@ class Manipulating:
             "Tokens that are put in need not be text that anybody would write, and may be special "
             "tokens of the vocabulary.",
             "A model whose output hardly follows its input, as one with random weights, keeps "
-            "every attack within a bound of KL: attacks of two models compare only beside their KL.",
+            "every attack within a bound of KL; those of two models compare only by their KL.",
         )
 
 
