@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from moetui.errors import UsageError
 from moetui.model.abilities import Abilities
 from moetui.model.architecture import Architecture, examine
+from moetui.model.bank_reading import BankReading
 from moetui.model.capture import Capture
 from moetui.model.decompose import Decomposition
 from moetui.model.edits import NONE, Edits
@@ -49,7 +50,7 @@ LENS_LIMIT = 4096
 PREFILL = 2048
 
 
-class Model(LensReading, ExpertReading):
+class Model(LensReading, ExpertReading, BankReading):
     """A model and everything that can be read from its own forward pass.
 
     Not safe to use from several threads at once: mlx arrays belong to the thread that made them,

@@ -89,6 +89,11 @@ class Forward(Protocol):
         """What single experts of earlier layers added to the logits of the router of decoder layer
         `layer`, by a pass of its own."""
 
+    def every_expert(self, text_or_ids: Prompt, layer: int) -> Floats:
+        """float32 [T, E, H']: what every expert of decoder layer `layer` puts out for every token,
+        before weighting, whether the token chose it or not. Raises a MoetuiError where that
+        cannot be asked."""
+
     def nll(self, text_or_ids: Prompt, interventions: Sequence[Intervention] = ()) -> Floats:
         """float32 [T - 1], -ln P(token t | tokens before it) in nats, for t = 1 … T - 1."""
 
