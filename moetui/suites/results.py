@@ -12,12 +12,16 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from moetui.analyses.attention_router import CorpusDecomposition, PromptDecomposition
+from moetui.analyses.better_with_fewer import FewerExperts
 from moetui.analyses.causal_check import CausalCheck
 from moetui.analyses.context_sensitivity import ContextSensitivity
+from moetui.analyses.expert_interference import ExpertInterference
 from moetui.analyses.expert_words import ExpertWords
+from moetui.analyses.pair_additivity import PairAdditivity
 from moetui.analyses.probes import Probes
 from moetui.analyses.routed import RoutingRead
 from moetui.analyses.sanity import Sanity
+from moetui.analyses.seed_interference import SeedInterference
 from moetui.analyses.source_experts import SourceExperts
 from moetui.analyses.task_accuracy import TaskAccuracy
 from moetui.analyses.token_identity import TokenIdentity
@@ -47,6 +51,10 @@ AnalysisResult = (
     | VocabularyAlignment
     | ExpertWords
     | RoutingRead
+    | SeedInterference
+    | ExpertInterference
+    | FewerExperts
+    | PairAdditivity
     | Sanity
 )
 

@@ -20,6 +20,7 @@ from moetui.suites import (
     shortfalls,
     terms,
 )
+from moetui.suites.moe_dynamics import interference_sections
 from moetui.suites.moe_routing_correlation_tasks_sections import task_checks
 from moetui.suites.names import studied
 from moetui.suites.results import (
@@ -54,6 +55,7 @@ _LONG = 72
 OWN: Mapping[str, Own] = {
     "attention_router": Own(attention_router_sections.sections),
     "moe_routing_correlation": Own(moe_routing_correlation_sections.sections, checks=task_checks),
+    "interference": Own(interference_sections.sections),
 }
 
 

@@ -73,6 +73,16 @@ OF_SUITE: Mapping[str, Terms] = {
         ("discovered", "q at or below the level of its table"),
         ("McNemar", "exact test over the problems that one model solved and the other did not"),
     ),
+    "interference": (
+        ("g, f", "the weight of a chosen expert and what it puts out; a layer adds Σ g f"),
+        ("I", "‖Σ g f‖² / Σ‖g f‖²: 1 where the outputs of a token's experts are at right angles, "
+         "less where they cancel, more where they point the same way"),
+        ("other experts", "the same weights and inputs, the experts of the layer dealt out anew"),
+        ("own rule", "what the model does when told another number of experts a token"),
+        ("picked, confirmed", "kinds of input that did better on calibration documents, and those "
+         "of them that do so on evaluation documents too"),
+        ("beyond the sum", "Δ_ij − Δ_i − Δ_j: what losing two experts costs beyond losing each"),
+    ),
 }  # fmt: skip
 
 
