@@ -14,6 +14,7 @@ import msgspec
 from moetui.analyses.attention_router import CorpusDecomposition, PromptDecomposition
 from moetui.analyses.better_with_fewer import FewerExperts
 from moetui.analyses.causal_check import CausalCheck
+from moetui.analyses.context_attention_routing import ContextAttentionRouting
 from moetui.analyses.context_sensitivity import ContextSensitivity
 from moetui.analyses.expert_interference import ExpertInterference
 from moetui.analyses.expert_words import ExpertWords
@@ -55,6 +56,7 @@ AnalysisResult = (
     | ExpertInterference
     | FewerExperts
     | PairAdditivity
+    | ContextAttentionRouting
     | Sanity
 )
 

@@ -83,6 +83,15 @@ OF_SUITE: Mapping[str, Terms] = {
          "of them that do so on evaluation documents too"),
         ("beyond the sum", "Δ_ij − Δ_i − Δ_j: what losing two experts costs beyond losing each"),
     ),
+    "context_attention_routing": (
+        ("target", "a token id that is compared with itself in several contexts"),
+        ("attention and routing", "rank correlation of two tables: how far apart the attention, "
+         "and the experts' weights, of one token are in every two of its contexts"),
+        ("beyond", "without what length, the token before and the residual stream that enters the "
+         "layer explain of both tables"),
+        ("hidden state and routing", "the same of the residual stream that enters the layer: what "
+         "attention has to be compared with"),
+    ),
 }  # fmt: skip
 
 
