@@ -105,7 +105,9 @@ class ContextAttentionRouting(
 ):
     """The seed's target beside frequent tokens of the corpus.
 
-    layers: over targets, by layer; mean: of the layers' mean in every target. without_attention:
+    layers: over targets, by layer; mean: of every target's mean over `mean_layers`, those above 0
+    where there are any. In layer 0 a token's experts can differ between contexts by attention
+    alone, so that the two go together there in any model. without_attention:
     layers that were asked for and have no attention over tokens. fewest: contexts of the target
     that has the fewest. reason: why the corrected numbers carry no verdict, None where they do.
     """
@@ -116,6 +118,7 @@ class ContextAttentionRouting(
     targets: tuple[Target, ...]
     layers: tuple[Relation, ...]
     mean: Relation
+    mean_layers: tuple[int, ...]
     without_attention: tuple[int, ...]
     fewest: int
     permutations: int
@@ -150,6 +153,8 @@ def context_attention_routing(
         _over_targets([target.layers[row : row + 1] for target in targets], layers[place], seed)
         for row, place in enumerate(places)
     ]
+    read = tuple(layers[place] for place in places)
+    mean_over = tuple(layer for layer in read if layer > 0) or read
     fewest = min((target.contexts for target in targets), default=0)
     return ContextAttentionRouting(
         definition=DEFINITION,
@@ -157,7 +162,12 @@ def context_attention_routing(
         seed=_seed_contexts(seed_target, layers, places, permutations, seed),
         targets=targets,
         layers=tuple(rows),
-        mean=_over_targets([target.layers for target in targets], None, seed),
+        mean=_over_targets(
+            [[one for one in target.layers if one.layer in mean_over] for target in targets],
+            None,
+            seed,
+        ),
+        mean_layers=mean_over,
         without_attention=tuple(layers[i] for i in range(len(layers)) if i not in places),
         fewest=fewest,
         permutations=permutations,

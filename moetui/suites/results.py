@@ -24,6 +24,7 @@ from moetui.analyses.routed import RoutingRead
 from moetui.analyses.sanity import Sanity
 from moetui.analyses.seed_interference import SeedInterference
 from moetui.analyses.source_experts import SourceExperts
+from moetui.analyses.source_heads import SourceHeads
 from moetui.analyses.task_accuracy import TaskAccuracy
 from moetui.analyses.token_identity import TokenIdentity
 from moetui.analyses.tuned_lens import LensFidelity, TunedLensFit
@@ -42,6 +43,7 @@ AnalysisResult = (
     | CorpusDecomposition
     | ContextSensitivity
     | SourceExperts
+    | SourceHeads
     | CausalCheck
     | TokenIdentity
     | Probes

@@ -5,6 +5,7 @@ from moetui.trace.engine import Ending, Engine, Failure, Phase, Recording, Snaps
 from moetui.trace.expert_sources import ExpertSources
 from moetui.trace.file import open_trace, save_trace
 from moetui.trace.forward import Forward, Prompt
+from moetui.trace.head_sources import HeadSources
 from moetui.trace.interventions import (
     AddLogits,
     AddToPart,
@@ -48,6 +49,7 @@ __all__ = [
     "Failure",
     "Force",
     "Forward",
+    "HeadSources",
     "Intervention",
     "LensReadout",
     "Merge",

@@ -149,6 +149,12 @@ def test_the_mean_of_layers_is_over_the_layers_of_every_target():
     assert found.mean.raw.value == pytest.approx(found.layers[0].raw.value)  # both are alike here
 
 
+def test_layer_0_where_attention_is_all_that_differs_counts_only_where_there_is_no_other():
+    found = run("attention", layers=(0, 5), targets=4)
+    assert found.mean_layers == (5,)
+    assert run("attention", layers=(0,), targets=4).mean_layers == (0,)
+
+
 def test_the_seeds_number_is_the_correlation_of_two_cosines():
     rng = np.random.default_rng(1)
     one = target(rng, "attention", contexts=16)

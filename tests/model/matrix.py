@@ -27,6 +27,7 @@ from moetui.errors import ModelError
 from moetui.model.model import Model
 from moetui.trace import Trace
 from tests.model.architectures import ARCHITECTURES, VOCABULARY, build, config_of
+from tests.model.silenced import RouterReader, attention_output
 from tests.reference.values import DATA
 
 README = Path(__file__).parents[2] / "README.md"
@@ -289,6 +290,28 @@ def by_expert(subject: Subject) -> None:
         assert error(found.logits[:, row].sum(axis=1), added) < CLOSE
 
 
+def by_head(subject: Subject) -> None:
+    """What single heads add to the last router's logits makes up each layer's attention, and is
+    what attention lacks where the kernel puts out zeros for that head."""
+    model = subject.model
+    last = model.info.moe_layers[-1]
+    found = model.head_sources(subject.ids, last)
+    trace = model.trace(subject.ids, lens=0, streams=True, sources=(last,))
+    assert trace.sources is not None and found.completeness.max() < CLOSE
+    for row, layer in enumerate(found.layers.tolist()):
+        added = trace.sources.logits[:, 0, trace.sources.names.index(("attention", layer))]
+        assert error(found.logits[:, row].sum(axis=1), added) < CLOSE
+    row = int(np.argmax(found.heads > 0))
+    layer, heads = int(found.layers[row]), int(found.heads[row])
+    reader = RouterReader(subject.network.layers[last], model.architecture.sites[last].router)
+    whole = attention_output(subject.network, subject.ids, layer)
+    for head in range(heads):
+        lacking = whole - attention_output(subject.network, subject.ids, layer, without=head)
+        expected = reader.logits(subject.trace.streams, layer, last, whole, lacking)
+        assert error(found.logits[:, row, 1 + head], expected) < 10 * CLOSE
+    assert not found.logits[:, row, 1 + heads :].any()
+
+
 def lens(subject: Subject) -> None:
     """The lens of the last layer is the model's own output."""
     lens = subject.trace.lens
@@ -384,8 +407,8 @@ def restored(subject: Subject) -> None:
 CHECKS: dict[str, Callable[[Subject], None]] = {
     check.__name__: check
     for check in (
-        sites, unchanged, router, experts, weights, shares, by_expert, lens, decode, attention,
-        restored,
+        sites, unchanged, router, experts, weights, shares, by_expert, by_head, lens, decode,
+        attention, restored,
     )
 }  # fmt: skip
 
@@ -417,6 +440,7 @@ def cell(name: str, check: str) -> Cell:
         "shares": info.decomposition_error,
         "router": info.decomposition_error,
         "by_expert": subject.model.expert_sources_error,
+        "by_head": subject.model.head_sources_error,
         "attention": info.attention_error,
     }
     routing = check not in {"unchanged", "lens", "attention", "restored"}

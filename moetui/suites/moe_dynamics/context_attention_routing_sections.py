@@ -8,6 +8,7 @@ from moetui.analyses.context_attention_routing import ContextAttentionRouting, R
 from moetui.suites.results import SuiteResult, results_of
 from moetui.suites.tables import Section, Table, Value
 
+_LEVEL = 0.05
 _COLUMNS = ("attention and routing", "beyond", "hidden state and routing")
 
 
@@ -63,14 +64,28 @@ def _mined(each: Sequence[tuple[str, ContextAttentionRouting]]) -> Section:
         if found.without_attention:
             layers = ", ".join(map(str, found.without_attention))
             notes.append(f"{model}: no attention over tokens at the layers {layers}.")
+        if found.targets:
+            notes.append(f"{model}: {_single(found)}.")
     return Section(
         heading="Frequent tokens of the corpus",
         text=(
             f"Corrected: {each[0][1].definition}. Null of a token: its contexts permuted "
             f"({each[0][1].permutations:,} times, rows and columns together).",
+            "In layer 0 nothing but attention differs between the contexts of a token: there the "
+            "two go together in any model, and the mean leaves it out.",
             *notes,
         ),
         tables=tuple(table for model, found in each for table in _tables(model, found)),
+    )
+
+
+def _single(found: ContextAttentionRouting) -> str:
+    """How many tokens are significant alone, beside how many would be by chance."""
+    tests = [one.partial.p for target in found.targets for one in target.layers if one.partial.p]
+    hits = sum(p <= _LEVEL for p in tests)
+    return (
+        f"token by token and layer by layer, p ≤ {_LEVEL:g} beyond the rest in {hits} of "
+        f"{len(tests)} tests, {_LEVEL * len(tests):.1f} expected by chance"
     )
 
 
@@ -81,7 +96,7 @@ def _tables(model: str, found: ContextAttentionRouting) -> Iterator[Table]:
         title=f"{model}: over {len(found.targets)} tokens",
         columns=("layer", *_COLUMNS),
         rows=tuple(
-            ("mean of layers" if one.layer is None else str(one.layer), *_row(one))
+            ("mean of layers > 0" if one.layer is None else str(one.layer), *_row(one))
             for one in (*found.layers, found.mean)
         ),
     )

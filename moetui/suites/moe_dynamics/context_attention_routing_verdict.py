@@ -20,16 +20,16 @@ INCONCLUSIVE = "inconclusive"
 
 MIDDLE = "seed correlation, middle layer"
 MEAN = "seed correlation, mean of layers"
-RAW = "attention and routing, mean of layers"
-BEYOND = "attention and routing beyond the rest, mean of layers"
-HIDDEN = "hidden state and routing, mean of layers"
+RAW = "attention and routing, mean of layers > 0"
+BEYOND = "attention and routing beyond the rest, mean of layers > 0"
+HIDDEN = "hidden state and routing, mean of layers > 0"
 
 SEED_RULE = (
     f"the correlation, mean over layers, lowest model: strong from {STRONG}, context-dependent "
     f"from {WEAK}, else weak (the seed's words; its text states no thresholds)"
 )
 CORRECTED_RULE = (
-    "mean over target tokens of the rank correlation of attention and routing, mean of layers: "
+    "mean over target tokens of the rank correlation of attention and routing, mean of layers > 0: "
     "attention matters: it is above 0 beyond length, the token before and the hidden state "
     f"(95 % interval over tokens, p ≤ {LEVEL:g}); shared causes: it is above 0, and beyond these "
     f"within ±{MARGIN:g}; no relation: within ±{MARGIN:g} as it is; else unclear. Where models "
