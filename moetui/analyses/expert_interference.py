@@ -41,7 +41,8 @@ class OutputSums:
 
     tokens: [L]. index, greatest: [L], Σ I and the Σ of its maximum. cosine: [L], Σ of the cosine
     of the first expert's output with the mixture; at_right_angles: [L], the same if the outputs
-    were as long as they are and at right angles. substituted: [R, J], Σ I with other experts.
+    were as long as they are and at right angles. substituted: [2, R, J], Σ I with other experts,
+    and Σ of its maximum, which their lengths give.
     """
 
     document: str
@@ -58,7 +59,8 @@ class LayerInterference(msgspec.Struct, frozen=True, kw_only=True):
 
     index: I, its null and p (two-sided) those of other experts where they were asked. greatest:
     the most that I could be with outputs of these lengths. share: (I − 1) / (greatest − 1), the
-    cosine of two contributions to a mixture, averaged with their lengths. excess: I less its mean
+    cosine of two contributions to a mixture, averaged with their lengths, which are out of the
+    comparison with other experts there: its null and p are theirs too. excess: I less its mean
     with other experts, paired token by token; None where they were not asked. top_cosine: of the
     first expert's output with the mixture; top_cosine_at_right_angles: what it would be if the
     outputs were at right angles.
@@ -125,7 +127,8 @@ def derangements(experts: int, draws: int, rng: np.random.Generator) -> Targets:
 def substituted_index(
     every: Floats, experts: ExpertIds, weights: Floats, targets: Targets
 ) -> Numbers:
-    """[J, T]: I of mixtures in which expert e's work is done by targets[j, e]; NaN as above.
+    """[2, J, T]: I of mixtures in which expert e's work is done by targets[j, e], and its maximum;
+    NaN as above.
 
     every: [T, E, H], what each expert makes of each token. experts, weights: [T, k], −1 and NaN
     pad.
@@ -143,9 +146,11 @@ def substituted_index(
         chosen = targets[start : start + step][:, own]  # [j, T, k]
         pairs = products[rows, chosen[..., :, None], chosen[..., None, :]]
         whole = np.einsum("ti,jtik,tk->jt", g, pairs, g, optimize=True)
-        alone = np.einsum("ti,jtii->jt", g**2, pairs, optimize=True)
-        found.append(whole / np.where(alone > 0, alone, np.nan))
-    return np.concatenate(found)
+        squares = g**2 * np.einsum("jtii->jti", pairs)
+        alone = squares.sum(axis=-1)
+        longest = np.sqrt(np.maximum(squares, 0.0)).sum(axis=-1) ** 2
+        found.append(np.stack([whole, longest]) / np.where(alone > 0, alone, np.nan))
+    return np.concatenate(found, axis=1)
 
 
 def output_sums(
@@ -184,8 +189,12 @@ def output_sums(
                 ("at_right_angles", first),
             )
         },
-        substituted=np.array([np.nan_to_num(one).sum(axis=1) for one in substituted]).reshape(
-            len(at), draws
+        substituted=np.moveaxis(
+            np.array([np.nan_to_num(one).sum(axis=-1) for one in substituted]).reshape(
+                len(at), 2, draws
+            ),
+            1,
+            0,
         ),
     )
 
@@ -233,15 +242,18 @@ class _Sums:
         self._sums = np.stack(
             [np.stack([getattr(one, name) for one in documents]) for name in names], axis=1
         )  # [D, 4, L]
-        other = np.stack([one.substituted for one in documents])  # [D, R, J]
+        other = np.stack([one.substituted for one in documents], axis=1)  # [2, D, R, J]
         self.at = list(at)
         self._over = self.at or [*range(self.tokens.shape[1])]
         self._other = np.full(self.tokens.shape, np.nan)
         if self.at:
-            self._other[:, self.at] = other.mean(axis=-1)
+            self._other[:, self.at] = other[0].mean(axis=-1)
         with np.errstate(invalid="ignore"):
-            draws = other.sum(axis=0) / self.tokens.sum(axis=0)[self.at, None]  # [R, J]
-        self.draws = np.concatenate([draws, draws.mean(axis=0, keepdims=True)]) if at else draws
+            draws = other.sum(axis=1) / self.tokens.sum(axis=0)[self.at, None]  # [2, R, J]
+            if self.at:
+                draws = np.concatenate([draws, draws.mean(axis=1, keepdims=True)], axis=1)
+            # Of I and of the share, by row.
+            self.draws = np.stack([draws[0], (draws[0] - 1) / (draws[1] - 1)])
 
     def estimate(self, weights: Numbers) -> Numbers:
         """[6, L + 1, resamples]"""
@@ -257,12 +269,12 @@ class _Sums:
         return np.moveaxis(found, 1, -1)
 
     def null(self, row: int) -> Numbers | None:
-        """[J], of a layer's row, None where experts were not dealt out anew."""
+        """[2, J], I and share of a layer's row, None where experts were not dealt out anew."""
         if not self.at:
             return None
         if row == self.tokens.shape[1]:
-            return np.asarray(self.draws[-1], float)
-        return np.asarray(self.draws[self.at.index(row)], float) if row in self.at else None
+            return np.asarray(self.draws[:, -1], float)
+        return np.asarray(self.draws[:, self.at.index(row)], float) if row in self.at else None
 
 
 def _row(found: _Sums, intervals: Intervals, row: int, layer: int | None) -> LayerInterference:
@@ -275,25 +287,25 @@ def _row(found: _Sums, intervals: Intervals, row: int, layer: int | None) -> Lay
     null = found.null(row)
     return LayerInterference(
         layer=layer,
-        index=_against(statistic(_INDEX), null),
+        index=_against(statistic(_INDEX), None if null is None else null[0]),
         greatest=statistic(_GREATEST),
-        share=statistic(_SHARE),
+        share=_against(statistic(_SHARE), None if null is None else null[1]),
         excess=None if null is None else statistic(_EXCESS),
         top_cosine=statistic(_COSINE),
         top_cosine_at_right_angles=statistic(_AT_RIGHT_ANGLES),
     )
 
 
-def _against(index: Statistic, null: Numbers | None) -> Statistic:
-    if index.value is None or null is None:
-        return index
+def _against(found: Statistic, null: Numbers | None) -> Statistic:
+    if found.value is None or null is None or not np.isfinite(null).all():
+        return found
     low, high = np.quantile(null, [0.025, 0.975]).tolist()
-    tails = [permutation_p(index.value, null, tail=tail) for tail in ("greater", "less")]
+    tails = [permutation_p(found.value, null, tail=tail) for tail in ("greater", "less")]
     return msgspec.structs.replace(
-        index,
+        found,
         null_mean=float(null.mean()),
         null_low=low,
         null_high=high,
         p=min(1.0, 2 * min(tails)),
-        caveat=joined("null: other experts of the layer, p two-sided", index.caveat),
+        caveat=joined("null: other experts of the layer, p two-sided", found.caveat),
     )

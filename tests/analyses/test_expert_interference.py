@@ -67,8 +67,11 @@ def test_other_experts_give_what_their_own_mixture_gives():
                 for w, e in zip(weights[t], experts[t], strict=True)
                 if e >= 0
             ]
-            expected = np.sum(np.sum(parts, axis=0) ** 2) / sum((p**2).sum() for p in parts)
-            assert found[j, t] == pytest.approx(expected, rel=1e-6)
+            squares = sum((p**2).sum() for p in parts)
+            expected = np.sum(np.sum(parts, axis=0) ** 2) / squares
+            assert found[0, j, t] == pytest.approx(expected, rel=1e-6)
+            greatest = sum(np.linalg.norm(p) for p in parts) ** 2 / squares
+            assert found[1, j, t] == pytest.approx(greatest, rel=1e-6)
 
 
 def documents(rng, *, common, count=30, T=20, E=12, k=3, H=24):
@@ -117,7 +120,9 @@ def test_experts_that_share_a_direction_are_found_against_others_in_their_place(
     assert layer.index.value > layer.index.null_high and layer.index.p == 2 / 100
     assert layer.excess.value == pytest.approx(layer.index.value - layer.index.null_mean)
     assert layer.excess.ci_low > 0
-    assert 0 < layer.share.value < 1
+    assert layer.share.value > layer.share.null_high and layer.share.null_mean == pytest.approx(
+        0, abs=0.05
+    )
     assert layer.top_cosine.value > layer.top_cosine_at_right_angles.value
     assert found.mean.index.value == pytest.approx(layer.index.value)
 
@@ -135,3 +140,23 @@ def test_without_other_experts_there_is_no_null():
     found = expert_interference(sums, [2], [], not_substituted="no bank", seed=0)
     assert found.mean.index.p is None and found.mean.excess is None
     assert found.mean.index.ci_low is not None and found.not_substituted == "no bank"
+
+
+def test_longer_outputs_at_the_same_angles_change_the_index_but_not_the_cosine():
+    """Every expert is as oblique to every other; the chosen ones' lengths are more even."""
+    rng = np.random.default_rng(4)
+    E, T, k = 8, 30, 3
+    oblique = np.linalg.cholesky(np.full((E, E), 0.5) + 0.5 * np.eye(E))
+    every = np.tile(oblique, (T, 1, 1))
+    experts = np.stack([rng.permutation(E)[:k] for _ in range(T)])
+    uneven = np.exp(rng.normal(0, 1, size=(T, E)))
+    uneven[np.arange(T)[:, None], experts] = 1.0
+    every *= uneven[..., None]
+    weights = np.full((T, k), 1 / k, np.float32)
+    targets = derangements(E, 50, rng)
+    natural = np.arange(E)[None]
+    own = substituted_index(every, experts.astype(np.int16), weights, natural)[:, 0]
+    other = substituted_index(every, experts.astype(np.int16), weights, targets)
+    assert own[0].mean() > other[0].mean() + 0.1
+    shares = [(i - 1).sum() / (m - 1).sum() for i, m in (own, other)]
+    assert shares == pytest.approx([0.5, 0.5])
