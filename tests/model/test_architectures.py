@@ -15,7 +15,8 @@ import moetui
 from moetui.errors import ModelError
 from moetui.model.model import Model
 from tests.model.architectures import ARCHITECTURES, build, save
-from tests.model.matrix import CHECKS, README, cell, subject_of, written
+from tests.model.matrix import CHECKS, README, cell, written
+from tests.model.subject import subject_of
 from tests.reference.values import DATA
 
 SEPARATE = "experts as separate modules"
