@@ -22,8 +22,8 @@ Numbers = NDArray[np.float64]
 AS_PUBLISHED = "seed: no interval, no null"
 DEFINITION = (
     "greedy continuation with one expert a token against that with the native number; linearity = "
-    "‖Σ g f − what the layer's experts added‖ / ‖what they added‖, 0 if outputs are combined "
-    "linearly; two experts chosen together are compatible if their outputs' cosine is above 0; "
+    "‖c Σ g f − what the layer's experts added‖ / ‖what they added‖ with the best number c, 0 if "
+    "outputs are combined linearly; two experts chosen together are compatible if their outputs' cosine is above 0; "
     "last token of every prompt, all layers"
 )
 # Parts of the stream in which routed experts cannot be told from something else.
@@ -127,8 +127,10 @@ def _residual(info: ModelInfo, trace: Trace) -> float | None:
     mixed = _contributions(info, trace).sum(axis=1)
     if mixed.shape != added.shape:
         return None
-    lengths = np.linalg.norm(added, axis=-1)
-    errors = np.linalg.norm(mixed - added, axis=-1)[lengths > 0] / lengths[lengths > 0]
+    lengths, squares = np.linalg.norm(added, axis=-1), (mixed**2).sum(axis=-1)
+    # Some layers multiply whatever a block puts out by one number before they add it.
+    c = (mixed * added).sum(axis=-1) / np.where(squares > 0, squares, 1.0)
+    errors = np.linalg.norm(c[:, None] * mixed - added, axis=-1)[lengths > 0] / lengths[lengths > 0]
     return float(np.median(errors)) if len(errors) else None
 
 

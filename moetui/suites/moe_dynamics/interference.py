@@ -60,7 +60,7 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             description="on how many of the evaluation documents KL is measured too; an interval "
             "takes 20"
         ),
-    ] = 40
+    ] = 30
     substitutions: Annotated[
         Count,
         msgspec.Meta(
@@ -86,8 +86,8 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 QUICK: Mapping[str, Any] = {
     "written": 4,
-    "kl_documents": 20,
-    "pairs": 2,
+    "kl_documents": 5,
+    "pairs": 1,
     "random_pairs": 3,
     "pair_documents": 20,
 }
