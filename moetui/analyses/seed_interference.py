@@ -23,8 +23,8 @@ AS_PUBLISHED = "seed: no interval, no null"
 DEFINITION = (
     "greedy continuation with one expert a token against that with the native number; linearity = "
     "‖c Σ g f − what the layer's experts added‖ / ‖what they added‖ with the best number c, 0 if "
-    "outputs are combined linearly; two experts chosen together are compatible if their outputs' cosine is above 0; "
-    "last token of every prompt, all layers"
+    "outputs are combined linearly; two experts chosen together are compatible if their outputs' "
+    "cosine is above 0; last token of every prompt, all layers"
 )
 # Parts of the stream in which routed experts cannot be told from something else.
 _NOT_APART = ("shared expert", "experts, combined")

@@ -31,9 +31,10 @@ CORRECTED_RULE = (
     f"{MARGIN:g} nats a token (95 % interval over documents) with weights as they were, with their "
     "sum and with the mixture's length as they were; not needed: within that margin in one of "
     "these ways. cooperate: needed, and the outputs of a token's experts point the same way more "
-    "than those of other experts in their place (I above the null, p ≤ .05, and the interval of "
-    "the difference above 0); interfere: I wholly below 1 and in the same sense below the null; "
-    "needed: needed and neither; else unclear. Where models differ, every one is told. "
+    "than those of other experts in their place (I and the cosine of two contributions above "
+    "their nulls, p ≤ .05, and the interval of the difference of I above 0); interfere: I wholly "
+    "below 1 and in the same sense below the null; needed: needed and neither; else unclear. Where "
+    "models differ, every one is told. "
     f"Inconclusive below a tenth of {ABLATION}, without an interval, or with data missing"
 )
 
@@ -69,7 +70,9 @@ def answer(cells: Sequence[CellResult]) -> _Answer:
         return _Answer(INCONCLUSIVE, reason or "no numbers")
     points = fewest(numbers)
     need, mean = _needed(points), geometry.mean
-    excess = _sign(mean.excess) if (mean.index.p or 1.0) <= LEVEL else 0
+    apart = _differ(mean.index)
+    # Lengths alone move I; the cosine is free of them.
+    excess = apart if apart == _differ(mean.share) == _sign(mean.excess) else 0
     cancels = mean.index.ci_high is not None and mean.index.ci_high < 1
     if excess < 0 and cancels:
         outcome = "interfere"
@@ -177,6 +180,13 @@ def _verdict(
         one for m, cells in by_model.items() for one in measures(m, cells) if one.label == kind
     )
     return Verdict(label=label, outcome=outcome, statement=statement, rule=rule, evidence=evidence)
+
+
+def _differ(found: Statistic) -> int:
+    """From what other experts give: 1 above it, −1 below, 0 where p is over the level."""
+    if found.value is None or found.null_mean is None or found.p is None or found.p > LEVEL:
+        return 0
+    return 1 if found.value > found.null_mean else -1
 
 
 def _sign(statistic: Statistic | None) -> int:
