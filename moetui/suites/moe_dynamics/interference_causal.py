@@ -117,7 +117,9 @@ class NumbersAnalysis:
         documents = named(needs, which, given.documents)
         info = model.info
         numbers = numbers_of_experts(given.counts, info.top_k, info.num_experts)
-        trials, reason = trials_of(model, documents[0].ids[:_TRIED], numbers)
+        # The same tokens in every part, so that all are tried in the same way.
+        tried = np.arange(_TRIED, dtype=np.int32) % info.vocab_size
+        trials, reason = trials_of(model, tried, numbers)
         if given.half == "calibration":
             trials = tuple(one for one in trials if one.own and one.experts < info.top_k)
         found, done = [], 0
