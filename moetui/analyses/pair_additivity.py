@@ -27,7 +27,7 @@ Pair = tuple[int, int]
 DEFINITION = (
     "Δ_ij − Δ_i − Δ_j of the loss in nats a token, experts dropped with their weight at 0; null: "
     "random pairs of the layer. Pairs that are chosen together often have busier experts than "
-    "random ones, so that all their Δ are larger"
+    "random ones, so that all their Δ are larger; pairs of a table share experts"
 )
 FEW_DRAWS = "few random pairs: p cannot be below {:.2g}"
 

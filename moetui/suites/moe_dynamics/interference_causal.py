@@ -239,6 +239,8 @@ class PairsAnalysis:
     def reduce(self, info: ModelInfo, partials: Sequence[Any], *, seed: int) -> Outcome:
         """By pair."""
         sums = [one for partial in partials for one in partial.sums]
+        if not self._pairs + self._random:
+            return Outcome(None, "no pairs were asked for")
         if not sums or not partials[0].pairs.all:
             return Outcome(None, "no two experts are chosen together")
         return Outcome(pair_additivity(sums, partials[0].pairs, seed=seed))

@@ -55,8 +55,8 @@ def conclude(cells: Sequence[CellResult]) -> Verdicts:
         corrected=_corrected(by_model),
         why_they_differ=(
             "A text that changes says that the model changed, not how its experts relate: taking "
-            "three of four outputs away also takes away most of the mixture's length, and any "
-            "model, trained or not, writes something else then; the corrected rule holds the "
+            "all outputs but one away also takes away much of the mixture's length, and a single "
+            "token that differs makes it another text; the corrected rule counts nats, holds the "
             "length, and asks whether the outputs are more alike than those of other experts."
         ),
     )
@@ -133,8 +133,9 @@ def _told(
         f"length is kept ({need}); I is {index.value:.2f} "
         f"[{index.ci_low:.2f}, {index.ci_high:.2f}] of at most {geometry.mean.greatest.value:.2f}, "
         f"{than} with other experts in their place ({index.null_mean:.2f} "
-        f"[{index.null_low:.2f}, {index.null_high:.2f}]); of {len(numbers.better.picked)} kinds of "
-        f"input picked for fewer experts {len(numbers.better.confirmed)} were confirmed on new text"
+        f"[{index.null_low:.2f}, {index.null_high:.2f}]); kinds of input that do better with "
+        f"fewer experts: {len(numbers.better.picked)} picked of {numbers.better.candidates}, "
+        f"{len(numbers.better.confirmed)} confirmed on new text"
     )
 
 
