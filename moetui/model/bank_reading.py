@@ -1,37 +1,43 @@
-"""The part of a model that says what every expert of a layer makes of a text, chosen or not.
+"""The part of a model that says what its experts are made of, and what each makes of a token.
 
-The layer's own bank of experts is called once more in the model's own pass, on the very input
-that the chosen ones read.
+The matrices are those of the bank, unpacked where the checkpoint packs them. What every expert
+would put out is computed by the bank itself, from the very tensor that it was handed in a pass.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 from numpy.typing import NDArray
 
 from moetui.errors import ModelError, UsageError
 from moetui.model.architecture import Architecture, Site
+from moetui.model.bank import INTO, linears, matrix, parameters
 from moetui.model.edits import Edits
-from moetui.model.records import LayerRecord, PassRecord, Want
+from moetui.model.parameters import parameter_counts
+from moetui.model.records import PassRecord, Want
 from moetui.model.taps import Attached, ModuleTap
 from moetui.trace import ModelInfo
+from moetui.trace.bank import ExpertMatrices, ParameterCounts
 
 Ids = NDArray[np.int32]
 Floats = NDArray[np.float32]
 
-# Of the largest output: kernels for another number of experts round differently.
-_TOLERANCE, _HALF_TOLERANCE = 1e-4, 3e-2
-_HINT = "the outputs of the chosen experts are in the trace: expert_outputs=True"
+_ROUTING = Want(residuals=False)
+# Numbers of outputs that are computed in one go: bounds memory whatever the text's length.
+_AT_ONCE = 1 << 24
 
 
 class BankReading(ABC):
-    """What `moetui.model.Model` says of experts that were not chosen."""
+    """What `moetui.model.Model` says of its expert banks; how it runs is the model's own affair."""
 
+    network: nn.Module
     info: ModelInfo
     architecture: Architecture
 
@@ -47,53 +53,104 @@ class BankReading(ABC):
     def pass_record(self, ids: Ids, want: Want, edits: Edits) -> PassRecord:
         """One pass over `ids` from an empty cache, not evaluated."""
 
-    def every_expert(self, text_or_ids: str | Sequence[int] | Ids, layer: int) -> Floats:
-        """float32 [T, E, H']: what every expert of decoder layer `layer` puts out for every token,
-        before weighting, whether the token chose it or not; H' as in `Trace.expert_outputs`.
+    def bank_size(self, layer: int) -> int:
+        """How many experts the bank of decoder layer `layer` holds. Experts that hand their
+        input on (longcat) are in no bank. Raises as `expert_matrices`."""
+        return self._site(layer).bank_experts
 
-        Raises UsageError for an empty prompt, ids outside the vocabulary, or a layer that does
-        not route; ModelError where experts read what depends on their weight, or are not all in
-        one bank.
+    def expert_matrices(self, layer: int, experts: Sequence[int] | None = None) -> ExpertMatrices:
+        """What `experts` of decoder layer `layer` (default: all of its bank) are made of.
+
+        Raises UsageError for a layer that does not route or an expert that it does not have,
+        ModelError with the reason where the model's experts cannot be read.
+        """
+        site = self._site(layer)
+        wanted = list(range(site.bank_experts)) if experts is None else list(experts)
+        if strange := [e for e in wanted if not 0 <= e < site.bank_experts]:
+            raise UsageError(
+                f"layer {layer} has no expert {strange[0]}",
+                f"its experts count from 0 to {site.bank_experts - 1}",
+            )
+        into: dict[str, Floats] = {}
+        out_of: dict[str, Floats] = {}
+        size = 0
+        for name, linear in linears(site.bank):
+            held = parameters(linear)
+            stacked = mx.stack([matrix(linear, held, e) for e in wanted])
+            (into if name in INTO else out_of)[name] = np.array(stacked)
+            size += sum(array.nbytes for array in held.values()) // site.bank_experts
+        return ExpertMatrices(
+            layer=layer,
+            experts=np.array(wanted, np.int32),
+            into=into,
+            out_of=out_of,
+            bytes_each=size,
+        )
+
+    def router_matrix(self, layer: int) -> Floats:
+        """float32 [E, H], the rows by which the router of decoder layer `layer` reads its input.
+
+        Raises as `expert_matrices`.
+        """
+        return np.array(self._site(layer).matrix())
+
+    def every_expert(
+        self,
+        text_or_ids: str | Sequence[int] | Ids,
+        layers: Sequence[int],
+        rows: Sequence[int] | None = None,
+    ) -> Iterator[tuple[int, Floats]]:
+        """Layer by layer, float32 [rows, E', W']: what each of the E' experts of its bank puts
+        out for `rows` of the prompt (default: all), chosen or not, before weighting.
+
+        The input is what the bank was handed in one pass: where weights are multiplied with it
+        (llama4), that of the chosen expert; W' is the hidden size, but where the layer projects
+        what its experts put out. Raises UsageError for an empty prompt, ids outside the vocabulary
+        or a layer that does not route, ModelError with the reason where experts cannot be read.
         """
         ids = self.ids(text_or_ids)
-        site = self._site(layer)
-        found: list[mx.array] = []
+        sites = [self._site(layer) for layer in layers]
+        read: dict[int, mx.array] = {}
+        with Attached([ModuleTap(s.bank, partial(_note, read, s.layer)) for s in sites]):
+            record = self.pass_record(ids, _ROUTING, self.edits(len(ids)))
+        mx.eval(record.logits, list(read.values()))
+        del record
+        for site in sites:
+            yield site.layer, _outputs(site, read.pop(site.layer), rows)
 
-        def around(call: Callable[..., Any], x: mx.array, indices: mx.array, *rest: Any) -> Any:
-            everyone = mx.arange(site.num_experts, dtype=indices.dtype)
-            every = mx.broadcast_to(everyone, (*indices.shape[:-1], site.num_experts))
-            found.append(call(x, every, *rest))
-            return call(x, indices, *rest)
-
-        with Attached([ModuleTap(site.bank, around)]):
-            want = Want(residuals=False, expert_outputs=True)
-            record = self.pass_record(ids, want, self.edits(len(ids))).layers[layer]
-        every = found[-1].astype(mx.float32).reshape(len(ids), site.num_experts, -1)
-        self._check(every, record)
-        return np.array(every)
+    def parameter_counts(self) -> ParameterCounts:
+        """Where the learnt numbers of the model are, dense ones too."""
+        return parameter_counts(self.network, self.architecture, self.info)
 
     def _site(self, layer: int) -> Site:
-        site = self.architecture.sites.get(layer)
-        if site is None:
+        if not self.info.is_moe:
+            why = self.info.routing_error or "the model has no experts"
+            raise ModelError(why, "the logit lens and the residual parts can be read")
+        if layer not in self.architecture.sites:
             raise UsageError(
                 f"layer {layer} does not route",
-                f"the routing layers are {', '.join(map(str, self.info.moe_layers)) or 'none'}",
+                f"the routing layers are {', '.join(map(str, self.info.moe_layers))}",
             )
-        if self.info.weights_scale_input:
-            raise ModelError(
-                "what an expert reads depends on its weight here: it has no output without one",
-                _HINT,
-            )
-        if site.num_experts != site.bank_experts:
-            raise ModelError("not all experts of this architecture are in one bank", _HINT)
-        return site
+        return self.architecture.sites[layer]
 
-    def _check(self, every: mx.array, record: LayerRecord) -> None:
-        """What the chosen experts put out in the pass itself must be among the answers."""
-        assert record.expert_outputs is not None and record.indices is not None
-        chosen = record.indices.reshape(len(every), -1, 1)
-        own = record.expert_outputs.astype(mx.float32).reshape(*chosen.shape[:2], -1)
-        error = mx.abs(mx.take_along_axis(every, chosen, axis=1) - own).max()
-        tolerance = _TOLERANCE if self.info.dtype == "float32" else _HALF_TOLERANCE
-        if bool((error > tolerance * mx.abs(own).max()).item()):
-            raise ModelError("this architecture's bank answers otherwise when asked again", _HINT)
+
+def _note(
+    read: dict[int, mx.array], layer: int, call: Callable[..., Any], x: mx.array, *args: Any
+) -> Any:
+    read[layer] = x
+    return call(x, *args)
+
+
+def _outputs(site: Site, x: mx.array, rows: Sequence[int] | None) -> Floats:
+    """Every expert of the bank on some rows of what it read."""
+    x = x.reshape(-1, x.shape[-1])
+    if rows is not None:
+        x = x[mx.array(list(rows), mx.int32)]
+    E = site.bank_experts
+    step = max(1, _AT_ONCE // (E * x.shape[-1]))
+    found = []
+    for start in range(0, x.shape[0], step):
+        some = x[start : start + step]
+        everyone = mx.broadcast_to(mx.arange(E), (some.shape[0], E))
+        found.append(np.array(site.bank(some, everyone).astype(mx.float32)))
+    return np.concatenate(found)

@@ -33,6 +33,7 @@ from moetui.model.probe import Probe
 from moetui.model.readings import LazyReadings, make_sources, make_streams, read
 from moetui.model.records import PassRecord, Want, leaving
 from moetui.model.routes import Routes
+from moetui.model.steering import Steering
 from moetui.model.text import TokenTexts
 from moetui.model.tokenizer import encode
 from moetui.trace import Intervention, LensReadout, Trace
@@ -46,12 +47,11 @@ Floats = NDArray[np.float32]
 
 # The lens reads every position while T × layers stays within this, else the last one.
 LENS_LIMIT = 4096
-# Rows of the lens evaluated in one go are bounded by `Lens.chunk`; prompts longer than this run
-# in several passes, as mlx-lm's own prefill does.
+# Longer prompts run in several passes, as mlx-lm's own prefill does.
 PREFILL = 2048
 
 
-class Model(LensReading, ExpertReading, BankReading, HeadReading):
+class Model(LensReading, ExpertReading, HeadReading, BankReading, Steering):
     """A model and everything that can be read from its own forward pass.
 
     Not safe to use from several threads at once: mlx arrays belong to the thread that made them,

@@ -8,7 +8,7 @@ from moetui.stats.bootstrap import (
     document_intervals,
     ratio_of_sums,
 )
-from moetui.stats.cache import CacheUse, belady, lfu, lru
+from moetui.stats.cache import CacheUse, PrefetchUse, belady, lfu, lru, lru_with_prefetch
 from moetui.stats.coactivation import CoActivation, co_activation, lift, marginal_preserving_null
 from moetui.stats.cold import (
     Coldness,
@@ -19,7 +19,7 @@ from moetui.stats.cold import (
     cold_thresholds,
 )
 from moetui.stats.difference import difference, sign_flip
-from moetui.stats.divergence import kl_divergence, log_softmax
+from moetui.stats.divergence import kl_divergence, kl_divergences, log_softmax
 from moetui.stats.equivalence import EquivalenceTest, equivalent
 from moetui.stats.information import (
     DomainInformation,
@@ -76,6 +76,7 @@ __all__ = [
     "Minimum",
     "MutualInformation",
     "PairedAccuracy",
+    "PrefetchUse",
     "Statistic",
     "Subsets",
     "Threshold",
@@ -104,11 +105,13 @@ __all__ = [
     "jensen_shannon",
     "joined",
     "kl_divergence",
+    "kl_divergences",
     "lfu",
     "lift",
     "load_indices",
     "log_softmax",
     "lru",
+    "lru_with_prefetch",
     "mantel",
     "marginal_preserving_null",
     "mcnemar",

@@ -41,6 +41,7 @@ DECOMPOSITION = Minimum(
 PROBE = Minimum("a probe", {"items per class": 100, "templates": 5})
 ACCURACY_PAIRS = Minimum("a difference of 10 points in accuracy", {"paired items": 155})
 ABLATION = Minimum("ΔNLL of one expert", {"documents": 200})
+PREDICTION = Minimum("a prediction of experts", {"documents": 100, "tokens": 2000})
 SIMILARITY = Minimum("representational similarity", {"contexts": 30})
 
 MINIMA = (
@@ -51,6 +52,7 @@ MINIMA = (
     PROBE,
     ACCURACY_PAIRS,
     ABLATION,
+    PREDICTION,
     SIMILARITY,
 )
 

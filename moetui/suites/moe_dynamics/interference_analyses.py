@@ -14,6 +14,7 @@ from moetui.analyses.expert_interference import (
     layer_targets,
     output_sums,
 )
+from moetui.analyses.routed import RoutedDocument
 from moetui.analyses.seed_interference import SeedPrompts, seed_interference, seed_prompt
 from moetui.errors import ModelError, UsageError
 from moetui.suites.documents import Documents, in_parts
@@ -28,6 +29,7 @@ from moetui.suites.moe_dynamics.interference_parts import (
 from moetui.suites.moe_dynamics.routing import ROUTING
 from moetui.suites.plan import Needs, Outcome, Part, Step
 from moetui.trace import Forward, ModelInfo
+from moetui.trace.types import Floats
 
 # A prompt's length as a plan takes it.
 _PROMPT = 12
@@ -100,6 +102,19 @@ class Geometry:
     reason: str | None
 
 
+def _every_expert(
+    model: Forward, document: RoutedDocument, layers: Sequence[int]
+) -> tuple[list[Floats], str | None]:
+    """[T, E, H] of each layer, or why there is none."""
+    try:
+        found = dict(model.every_expert(document.ids, layers))
+    except ModelError as error:
+        return [], str(error)
+    if any(one.shape[1] != model.info.num_experts for one in found.values()):
+        return [], "not all experts of this architecture are in one bank"
+    return [found[layer] for layer in layers], None
+
+
 class GeometryAnalysis:
     """Lengths and angles of what a token's experts put out, beside other experts."""
 
@@ -123,7 +138,6 @@ class GeometryAnalysis:
 
     def parts(self, *, seed: int) -> tuple[Part, ...]:
         """Twenty-five documents each."""
-        layers = 3 if isinstance(self._layers, str) else len(self._layers)
         return tuple(
             Part(
                 name=name,
@@ -133,13 +147,13 @@ class GeometryAnalysis:
                     layers=self._layers,
                     draws=self._draws,
                 ),
-                tokens=len(some) * self._max_tokens * layers if self._layers != "all" else None,
+                tokens=len(some) * self._max_tokens,
             )
             for name, some in in_parts(self._documents.sample(seed).documents)
         )
 
     def read(self, model: Forward, part: Part, needs: Needs, *, seed: int, step: Step) -> Geometry:
-        """A pass for each document and layer."""
+        """A pass for each document, and every expert of the layers asked about."""
         given: Asked = part.inputs
         assert given.layers is not None
         documents = named(needs, ROUTING, given.documents)
@@ -147,21 +161,20 @@ class GeometryAnalysis:
             return Geometry((), "the model does not show what its experts put out")
         layers = routing_layers(given.layers, model.info) if given.draws else ()
         at = [model.info.moe_layers.index(layer) for layer in layers]
+        reason = None if layers else "no draws were asked for"
         found: list[OutputSums] = []
         for document in documents:
-            try:
-                every = [model.every_expert(document.ids, layer) for layer in layers]
-            except ModelError as error:
-                every, at = [], []
-                reason: str | None = str(error)
-            else:
-                reason = None if layers else "no draws were asked for"
+            every: list[Floats] = []
+            if reason is None:
+                every, reason = _every_expert(model, document, layers)
             targets = [
                 layer_targets(layer, outputs.shape[1], given.draws, seed=seed)
                 for layer, outputs in zip(layers, every, strict=False)
             ]
-            found.append(output_sums(document, every, at, targets))
+            found.append(output_sums(document, every, at if every else [], targets))
             step(len(found), len(documents))
+        if reason is not None:  # of all documents or of none
+            found = [output_sums(document, [], [], []) for document in documents]
         return Geometry(tuple(found), reason)
 
     def reduce(self, info: ModelInfo, partials: Sequence[Any], *, seed: int) -> Outcome:
