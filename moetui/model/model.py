@@ -20,6 +20,7 @@ from moetui.model.abilities import Abilities
 from moetui.model.architecture import Architecture, examine
 from moetui.model.bank_reading import BankReading
 from moetui.model.capture import Capture
+from moetui.model.decoding import Decoding
 from moetui.model.decompose import Decomposition
 from moetui.model.edits import NONE, Edits
 from moetui.model.expert_reading import ExpertReading
@@ -51,7 +52,7 @@ LENS_LIMIT = 4096
 PREFILL = 2048
 
 
-class Model(LensReading, ExpertReading, HeadReading, BankReading, Steering):
+class Model(LensReading, ExpertReading, HeadReading, BankReading, Steering, Decoding):
     """A model and everything that can be read from its own forward pass.
 
     Not safe to use from several threads at once: mlx arrays belong to the thread that made them,
@@ -158,30 +159,6 @@ class Model(LensReading, ExpertReading, HeadReading, BankReading, Steering):
         return Generation(
             self, ids, max_tokens, Want(residuals), lens=lens, cancel=cancel, edits=edits
         )
-
-    def continuation(
-        self,
-        text_or_ids: str | Sequence[int] | Ids,
-        max_tokens: int,
-        *,
-        until: Callable[[str], bool] = lambda text: False,
-    ) -> str:
-        """What the model writes next, greedily, as text: at most `max_tokens` tokens, ending
-        before a token that ends the text, and as soon as `until` holds of the text so far.
-
-        Raises UsageError as `trace` does.
-        """
-        written: list[int] = []
-        text = ""
-        for step in self.generate(text_or_ids, max_tokens, lens=0, residuals=False):
-            token = int(step.token_ids[0])
-            if token in self.tokenizer.eos_token_ids:
-                break
-            written.append(token)
-            text = self.tokenizer.decode(written)
-            if until(text):
-                break
-        return text
 
     def intervene(self, *interventions: Intervention) -> AbstractContextManager[None]:
         """Whatever the model does inside the block is changed by `interventions`.

@@ -43,6 +43,7 @@ ACCURACY_PAIRS = Minimum("a difference of 10 points in accuracy", {"paired items
 ABLATION = Minimum("ΔNLL of one expert", {"documents": 200})
 PREDICTION = Minimum("a prediction of experts", {"documents": 100, "tokens": 2000})
 SIMILARITY = Minimum("representational similarity", {"contexts": 30})
+ANSWERS = Minimum("right against wrong answers", {"items right": 100, "items wrong": 100})
 
 MINIMA = (
     LOAD,
@@ -54,6 +55,7 @@ MINIMA = (
     ABLATION,
     PREDICTION,
     SIMILARITY,
+    ANSWERS,
 )
 
 

@@ -7,6 +7,8 @@ from typing import Literal
 
 STUDIES: tuple[str, ...] = (
     "cold_experts",
+    "circuits",
+    "generation",
     "interference",
     "merging",
     "attention_routing",

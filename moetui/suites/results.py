@@ -11,18 +11,22 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from moetui.analyses.answer_routing import AnswersRouting
 from moetui.analyses.attention_router import CorpusDecomposition, PromptDecomposition
 from moetui.analyses.attention_routing import AttentionRouting
 from moetui.analyses.better_with_fewer import FewerExperts
 from moetui.analyses.causal_check import CausalCheck
+from moetui.analyses.causal_edges import CausalEdges
 from moetui.analyses.cold_load import ColdLoad
 from moetui.analyses.cold_prompts import ColdPrompts
 from moetui.analyses.context_attention_routing import ContextAttentionRouting
 from moetui.analyses.context_sensitivity import ContextSensitivity
 from moetui.analyses.expert_ablation import ExpertAblations
+from moetui.analyses.expert_edges import ExpertEdges
 from moetui.analyses.expert_interference import ExpertInterference
 from moetui.analyses.expert_scores import ExpertScores
 from moetui.analyses.expert_words import ExpertWords
+from moetui.analyses.generated_routing import GeneratedRouting, NaturalRouting
 from moetui.analyses.manipulation import Manipulation
 from moetui.analyses.manipulation_fit import ManipulationFit, SeedManipulation, TokenScan
 from moetui.analyses.matrix_ranks import MatrixRanks
@@ -38,6 +42,8 @@ from moetui.analyses.pruning_plan import PruningPlans
 from moetui.analyses.routed import RoutingRead
 from moetui.analyses.routing_robustness import RoutingRobustness
 from moetui.analyses.sanity import Sanity
+from moetui.analyses.seed_circuits import SeedCircuits
+from moetui.analyses.seed_generation import SeedGeneration
 from moetui.analyses.seed_interference import SeedInterference
 from moetui.analyses.seed_prediction import SeedAttention, SeedTask
 from moetui.analyses.source_experts import SourceExperts
@@ -104,6 +110,13 @@ AnalysisResult = (
     | Misrouting
     | RoutingRobustness
     | Paraphrase
+    | SeedCircuits
+    | ExpertEdges
+    | CausalEdges
+    | SeedGeneration
+    | GeneratedRouting
+    | NaturalRouting
+    | AnswersRouting
     | Sanity
 )
 

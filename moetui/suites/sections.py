@@ -23,8 +23,10 @@ from moetui.suites import (
 )
 from moetui.suites.moe_dynamics import (
     attention_routing_sections,
+    circuits_sections,
     cold_experts_sections,
     context_attention_routing_sections,
+    generation_sections,
     interference_sections,
     manipulation_sections,
     merging_sections,
@@ -72,6 +74,8 @@ OWN: Mapping[str, Own] = {
     "context_attention_routing": Own(context_attention_routing_sections.sections),
     "attention_routing": Own(attention_routing_sections.sections),
     "task_aware": Own(task_aware_sections.sections),
+    "circuits": Own(circuits_sections.sections),
+    "generation": Own(generation_sections.sections),
 }
 
 

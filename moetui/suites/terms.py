@@ -160,6 +160,36 @@ OF_SUITE: Mapping[str, Terms] = {
          "the mean of the swaps within it"),
         ("change of the sets", "1 − Jaccard: 0 the same experts, 1 none in common"),
     ),
+    "circuits": (
+        ("edge", "two experts of different layers that one token chooses together too often for "
+         "chance; its section defines it"),
+        ("lift", "how many times more often two experts meet than they would independently"),
+        ("PMI, G²", "the logarithm of the lift; a likelihood ratio of the 2×2 table, which has no "
+         "textbook distribution here"),
+        ("beyond documents, beyond equal tokens", "more than after a shuffle of one layer's rows "
+         "within documents, or among rows of the same token id"),
+        ("held out", "learnt on calibration documents, scored on evaluation documents"),
+        ("path", "edges of which each begins where the one before ends"),
+        ("source, target", "the expert where an edge begins, and where it ends"),
+        ("silenced", "the expert keeps its place and its output counts nothing"),
+        ("pipeline, consistency", "the seed's: experts of all layers matched by correlation, and "
+         "the mean of these correlations"),
+    ),
+    "generation": (
+        ("step", "from one token of a text to the next"),
+        ("overlap", "share of a token's experts that the token before it has too"),
+        ("chance", "the overlap of two unrelated tokens of the same loads, Σ f²/k"),
+        ("over equal tokens", "less what rows of the same token ids, taken from anywhere in the "
+         "texts, show"),
+        ("over the sequence", "less the mean overlap of all pairs of tokens of the same text"),
+        ("handoff", "the seed's: the first expert of a layer is another one than a step before"),
+        ("phase", "the seed's: a step unlike the union of three before; corrected: a step at which "
+         "windows differ more than equal tokens let them"),
+        ("decoding, prefill", "one token at a time from the cache; the whole text in one pass"),
+        ("near tie", "the k-th and the next expert are closer than the numbers differ typically"),
+        ("written texts, documents", "what the model wrote greedily, and what it was given to "
+         "read"),
+    ),
 }  # fmt: skip
 
 

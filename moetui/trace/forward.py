@@ -74,6 +74,11 @@ class Forward(Protocol):
         """What the model writes next, greedily: at most `max_tokens` tokens, ending before a
         token that ends the text, and as soon as `until` holds of what is written so far."""
 
+    def generated(self, text_or_ids: Prompt, max_tokens: int) -> Trace:
+        """The prompt and what the model writes after it, greedily, as one trace: every row after
+        `prompt_tokens` as the pass routed it that read this one token. Ends before `max_tokens`
+        with a token that ends the text, which is among the rows. No lens, no parts."""
+
     def next_logits(self, text_or_ids: Prompt) -> Floats:
         """float32 [V], next-token logits after the last token, of a pass that nobody watches."""
 

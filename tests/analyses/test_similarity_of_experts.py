@@ -31,7 +31,7 @@ from moetui.analyses.weight_similarity import (
     weight_similarity,
 )
 from moetui.model.model import Model
-from tests.model.matrix import Subject, subject_of
+from tests.model.subject import Subject, subject_of
 from tests.suites.moe_dynamics.planted import copy_expert
 
 TEXTS = [f"The number {n} and {n * n} are of another kind than {n + 3}." for n in range(20, 45)]

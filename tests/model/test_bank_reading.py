@@ -20,8 +20,8 @@ from moetui.model.bank import linears
 from moetui.model.model import Model
 from moetui.trace import Merge
 from tests.model.architectures import ARCHITECTURES
-from tests.model.matrix import Subject, subject_of
 from tests.model.packed import Packed
+from tests.model.subject import Subject, subject_of
 from tests.model.test_routes import UNREADABLE
 from tests.model.tiny import quantised
 from tests.reference.values import DATA

@@ -18,7 +18,7 @@ from moetui.suites.lines import text_of
 from moetui.suites.results import SuiteResult, result_json, results_of
 from moetui.suites.sections import sections
 from tests.model.architectures import ARCHITECTURES
-from tests.model.matrix import Subject, subject_of
+from tests.model.subject import Subject, subject_of
 from tests.model.test_routes import UNREADABLE
 from tests.model.tiny import quantised
 from tests.reference.values import DATA

@@ -24,7 +24,7 @@ from moetui.suites.moe_dynamics.merging_verdict import (
 from moetui.suites.results import SuiteResult, result_json, results_of
 from moetui.suites.sections import sections
 from moetui.trace import Merge
-from tests.model.matrix import Subject, subject_of
+from tests.model.subject import Subject, subject_of
 from tests.reference.values import DATA
 from tests.suites.moe_dynamics.planted import InMemory, copy_expert
 
