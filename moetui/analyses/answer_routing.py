@@ -20,9 +20,7 @@ from moetui.analyses.task_prompts import TaskPrompt
 from moetui.stats import (
     Statistic,
     Strata,
-    difference,
     document_intervals,
-    joined,
     permutation_test,
     ratio_of_sums,
     within_document_shuffle,
@@ -38,8 +36,8 @@ DEFINITION = (
     "consistency: overlap of an answer's experts from token to token; strangeness: share of a "
     "token's experts that other problems' rows of the same token id do not choose. Both over the "
     "answer's tokens; p by exchanging right and wrong among problems of the same operation, "
-    "wording and size (both operands below ten or not), two-sided; the interval of the difference "
-    "does not know of these kinds, the null does"
+    "wording and size (both operands below ten or not), two-sided; the difference is that within "
+    "these kinds, so it need not be that of the two means"
 )
 
 
@@ -58,7 +56,8 @@ class AnswerRouting:
 class AnswerDifference(msgspec.Struct, frozen=True, kw_only=True):
     """One number of right and of wrong answers, problems being the documents.
 
-    difference: wrong − right, with an interval and the p of its stratified permutation.
+    difference: wrong − right within kinds of problems (each weighing as much as it tells), with
+    an interval and the p of its stratified permutation; right and wrong are plain means.
     """
 
     what: str
@@ -160,18 +159,27 @@ def _difference(
         intervals = document_intervals(ratio_of_sums(own, np.ones(len(own))), len(own), seed=seed)
         return intervals.statistic()
 
-    def apart(labels: NDArray[np.bool_]) -> float:
-        return float(value[~labels].mean() - value[labels].mean())
+    strata = Strata.of(kind)
 
+    def centred(column: Numbers) -> Numbers:
+        sums = strata.sums(column[:, None]) / strata.sizes[:, None]
+        return np.asarray(column - strata.spread(sums)[:, 0], float)
+
+    wrong, spread = centred((~good).astype(float)), centred(value)
+    weight = float((wrong**2).sum())
+    right_mean, wrong_mean = mean(good), mean(~good)
+    if not weight:
+        nothing = Statistic(n_documents=len(value), caveat="no kind has right and wrong answers")
+        return AnswerDifference(what=what, right=right_mean, wrong=wrong_mean, difference=nothing)
     tested = permutation_test(
-        apart(good),
-        lambda rng: apart(good[within_document_shuffle(kind, rng)]),
+        float(wrong @ spread) / weight,
+        lambda rng: float(wrong[within_document_shuffle(kind, rng)] @ spread) / weight,
         tail="two-sided",
         permutations=PERMUTATIONS,
         seed=seed,
     )
-    wrong_mean, right_mean = mean(~good), mean(good)
-    found = difference(wrong_mean, right_mean)
+    intervals = document_intervals(ratio_of_sums(wrong * spread, wrong**2), len(value), seed=seed)
+    found = intervals.statistic(caveat="within kinds of problems, whose means are taken as given")
     return AnswerDifference(
         what=what,
         right=right_mean,
@@ -182,8 +190,6 @@ def _difference(
             null_low=tested.null_low,
             null_high=tested.null_high,
             p=tested.p,
-            seed=seed,
-            caveat=joined("null: right and wrong exchanged within kinds of problems", found.caveat),
         ),
     )
 

@@ -109,9 +109,23 @@ def test_hard_problems_that_route_otherwise_are_no_difference_of_answers():
     )
     consistency = next(one for one in found.differences if one.what == "consistency")
     # Wrong answers do hold on longer: they are mostly hard ones. Within kinds nothing is left.
-    assert consistency.difference.ci_low > 0
+    assert consistency.wrong.ci_low > consistency.right.ci_high
+    assert consistency.difference.ci_low < 0 < consistency.difference.ci_high
     assert consistency.difference.p > 0.01
     assert found.verdict == "no difference found"
+
+
+def test_the_difference_is_that_within_kinds_even_where_the_means_say_the_opposite():
+    # Hard problems hold on longer, and are mostly wrong; of one kind, wrong ones hold on less.
+    def choose(rng, wrong, hard):
+        return routed(rng, (0.8 if hard else 0.2) - (0.15 if wrong else 0.0))
+
+    given = answers(400, choose, wrong=lambda hard: 0.8 if hard else 0.25)
+    found = answers_routing(given, E, seed=0)
+    consistency = next(one for one in found.differences if one.what == "consistency")
+    assert consistency.wrong.value > consistency.right.value
+    assert consistency.difference.ci_high < 0
+    assert consistency.difference.p <= 0.01
 
 
 def test_fewer_than_a_hundred_of_each_are_inconclusive():

@@ -187,8 +187,9 @@ class ColdExperts:
         "critical cases?"
     )
     cost = (
-        "about 550,000 tokens through the model with the defaults, some five minutes of CPU time "
-        "for the demo model"
+        "at most 900,000 tokens through the model with the defaults, fewer where experts are rare "
+        "(a document that does not use one needs no pass without it); some five minutes of CPU "
+        "time for the demo model"
     )
     published: tuple[Published, ...] = (
         Published(model=GPT_OSS, measure=SEED_COLD, value=0.129),

@@ -105,7 +105,7 @@ def _of(model: str, cell: CellResult) -> Iterator[Measure]:
                 yield Measure(
                     model=model,
                     label="corrected",
-                    name=f"{one.what}, wrong less right answers",
+                    name=f"{one.what}, wrong less right answers of one kind",
                     statistic=one.difference,
                 )
 
@@ -168,7 +168,7 @@ def _corrected_verdict(models: Sequence[str], cells: Sequence[CellResult]) -> Ve
     said = INCONCLUSIVE if not outcomes or INCONCLUSIVE in outcomes else "mixed"
     if said == "mixed" and len(set(outcomes)) == 1:
         said = outcomes[0]
-    return _verdict("corrected", said, " ".join(told), CORRECTED_RULE, tuple(evidence))
+    return _verdict("corrected", said, "; ".join(told), CORRECTED_RULE, tuple(evidence))
 
 
 def _numbers(found: GeneratedRouting) -> str:
@@ -195,13 +195,13 @@ def _phases(found: GeneratedRouting, outcome: str) -> str:
 
 def _decode(found: GeneratedRouting) -> str:
     if found.decode is None:
-        return "."
+        return ""
     differs, near = found.decode.overall.differs, found.decode.overall.near_ties
     if not differs.value:
-        return f"; decoding chooses as prefill does, in all {found.decode.tokens:,} tokens."
+        return f"; decoding chooses as prefill does, in all {found.decode.tokens:,} tokens"
     return (
         f"; decoding and prefill of the same text choose other experts in "
-        f"{number(differs.value)} of tokens a layer, {number(near.value)} of these near ties."
+        f"{number(differs.value)} of tokens a layer, {number(near.value)} of these near ties"
     )
 
 
@@ -209,7 +209,7 @@ def _answers(found: AnswersRouting | None) -> str:
     if found is None:
         return ""
     reason = f" ({found.reason})" if found.reason else ""
-    return f" Right against wrong answers: {found.verdict}{reason}."
+    return f"; right against wrong answers: {found.verdict}{reason}"
 
 
 def _verdict(

@@ -48,22 +48,26 @@ def only(result: SuiteResult, kind: type[Any]) -> Any:
 @pytest.mark.slow
 def test_a_copy_with_exchanged_neurons_merges_and_random_pairs_do_not() -> None:
     model = moetui.load("demo")
-    copy_expert(model, 4, 3, 9, exchanged=True)
+    copies = ((3, 9), (0, 12), (1, 5), (7, 14))
+    for source, target in copies:
+        copy_expert(model, 4, source, target, exchanged=True)
     result = run(
         model, layers=[4], documents=30, calibration_documents=20, tokens=48, controls=20,
         control_documents=25,
     )  # fmt: skip
     [pair] = only(result, MergedPairs).of("similar")
-    assert pair.experts == (3, 9) and pair.similarity == pytest.approx(1, abs=1e-4)
+    assert pair.experts in copies and pair.similarity == pytest.approx(1, abs=1e-4)
     assert abs(pair.change.value) < 1e-5 and pair.equivalence.outcome == "equivalent"
     assert pair.moved.p == pytest.approx(1 / 21) and pair.moved.value < pair.moved.null_low / 10
     assert result.verdicts[0].corrected.outcome == "mergeable"
     assert result.verdicts[0].seed.outcome == "native"  # as they lie they are strangers
     aligned = only(result, WeightSimilarity).of(ALIGNED)[0]
-    assert aligned.experts == (3, 9) and aligned.largest.value == pytest.approx(1, abs=1e-5)
+    assert aligned.experts in copies and aligned.largest.value == pytest.approx(1, abs=1e-5)
     front = only(result, MergeFront)
-    merged, random = front.at(OUTPUTS, 0.25), front.random[0]
-    assert merged.change.value < random.value
+    # Four of sixteen experts are copies: a quarter is removed for nothing.
+    merged = front.at(OUTPUTS, 0.25)
+    assert abs(merged.change.value) < 1e-5 and merged.equivalence.outcome == "equivalent"
+    assert merged.change.value < front.random[0].value
 
 
 def test_the_numbers_are_those_of_merges_made_by_hand() -> None:

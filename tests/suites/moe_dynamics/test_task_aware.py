@@ -1,13 +1,16 @@
 """`moetui batch task_aware` on the bundled model, and what its rules say."""
 
+import msgspec
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 import moetui
 from moetui.analyses.offload import LRU
 from moetui.analyses.seed_prediction import SeedTask
 from moetui.analyses.task_aware import BASELINES, PROBE, TaskAware
 from moetui.demo import checkpoint
+from moetui.stats import Statistic
 from moetui.suites import run_suite, sections
 from moetui.suites.moe_dynamics import preset, study_suite
 from moetui.suites.moe_dynamics.study import Shared
@@ -18,8 +21,10 @@ from moetui.suites.moe_dynamics.task_aware_verdict import (
     INCONCLUSIVE,
     NO_BETTER,
     PAYS,
+    corrected_outcome,
     half_of,
 )
+from moetui.suites.plans import PlanDocument, plan_document
 from tests.builders import make_model_info
 
 SMALL = {
@@ -146,3 +151,43 @@ def test_the_plans_are_as_large_as_they_say():
 
     assert tokens({}) <= 80_000
     assert tokens(preset("task_aware", "quick")) < tokens({}) / 4
+
+
+def test_the_plan_is_collected_with_the_other_plans(result):
+    document = plan_document([result])
+    (model,) = document.models
+    assert model.model == "demo" and model.plans == (found(result, TaskAware).plan,)
+    # What is written is read back as the same kind of plan.
+    raw = msgspec.json.encode(document)
+    assert msgspec.json.decode(raw)["models"][0]["plans"][0]["type"] == "offload_plan"
+    assert msgspec.json.decode(raw, type=PlanDocument) == document
+
+
+@pytest.mark.parametrize(
+    ("gains", "hits", "outcome"),
+    [
+        ((0.02, 0.03), (0.05, 0.02), PAYS),
+        ((0.02, 0.03), (0.05, 0.005), FORETELLS),
+        ((0.02, 0.03), (0.005, 0.05), FORETELLS),
+        ((0.005, 0.03), (0.05, 0.05), NO_BETTER),
+        ((0.02, -0.1), (0.05, 0.05), NO_BETTER),
+    ],
+)
+def test_the_corrected_rule_asks_for_every_baseline_and_for_caches(result, gains, hits, outcome):
+    one = found(result, TaskAware)
+    lows = [*gains, 0.5, 0.5]
+    made = tuple(
+        replace(gain, gain=Statistic(value=low + 0.01, ci_low=low, ci_high=low + 0.02, p=0.04))
+        for gain, low in zip(one.mean.predictors[0].sizes[0].gains, lows, strict=True)
+    )
+    probe = one.mean.predictors[0]
+    probe = replace(probe, sizes=(replace(probe.sizes[0], gains=made), *probe.sizes[1:]))
+    over = [Statistic(value=low + 0.01, ci_low=low, ci_high=low + 0.02) for low in hits]
+    rows = tuple(
+        replace(row, over_lru=over[0], over_token=over[1])
+        if (row.policy, row.capacity) == (f"{LRU} + {PROBE}", 8)
+        else row
+        for row in one.plan.rows
+    )
+    mean = replace(one.mean, predictors=(probe, *one.mean.predictors[1:]))
+    assert corrected_outcome(replace(one, mean=mean, plan=replace(one.plan, rows=rows))) == outcome
