@@ -57,8 +57,13 @@ def measures(model: str, cells: Sequence[CellResult]) -> tuple[Measure, ...]:
     """Of one model; a number that is missing is left out."""
     own = [cell for cell in cells if cell.model == model]
 
-    def measure(label: Literal["seed", "corrected"], name: str, one: Statistic) -> Measure:
-        return Measure(model=model, label=label, name=name, statistic=one)
+    def measure(
+        label: Literal["seed", "corrected"],
+        name: str,
+        one: Statistic,
+        units: tuple[float, ...] | None = None,
+    ) -> Measure:
+        return Measure(model=model, label=label, name=name, statistic=one, units=units)
 
     return (
         *(measure("seed", *named) for named in _seed(own)),
@@ -66,12 +71,15 @@ def measures(model: str, cells: Sequence[CellResult]) -> tuple[Measure, ...]:
     )
 
 
-def _seed(cells: Sequence[CellResult]) -> Iterator[tuple[str, Statistic]]:
-    prompts = of_type(cells, SeedInterference)
-    if prompts is not None:
-        yield CHANGED, prompts.changed
-        yield LINEARITY, prompts.linearity
-        yield COMPATIBLE, prompts.compatible
+def _seed(
+    cells: Sequence[CellResult],
+) -> Iterator[tuple[str, Statistic, tuple[float, ...] | None]]:
+    found = of_type(cells, SeedInterference)
+    if found is not None:
+        each = found.prompts
+        yield CHANGED, found.changed, tuple(float(not one.same) for one in each)
+        yield LINEARITY, found.linearity, _units([one.residual for one in each])
+        yield COMPATIBLE, found.compatible, _units([one.compatible for one in each])
     numbers = of_type(cells, FewerExperts)
     if numbers is not None and numbers.better.documents_better is not None:
         yield (
@@ -81,7 +89,14 @@ def _seed(cells: Sequence[CellResult]) -> Iterator[tuple[str, Statistic]]:
                 n_documents=numbers.better.documents,
                 caveat="as picked, and not asked again: no interval, no null",
             ),
+            None,
         )
+
+
+def _units(values: Sequence[float | None]) -> tuple[float, ...] | None:
+    """By prompt, None where one of them has no value."""
+    known = tuple(value for value in values if value is not None)
+    return known if len(known) == len(values) else None
 
 
 def _corrected(cells: Sequence[CellResult]) -> Iterator[tuple[str, Statistic]]:

@@ -82,6 +82,8 @@ def test_verdicts_quote_what_was_measured(demo):
     names = [one.name for one in suite.measures("demo", cells)]
     assert "interference: interference index I, mean of layers" in names
     assert len(names) == len(set(names))
+    changed = next(one for one in suite.measures("demo", cells) if "continuation" in one.name)
+    assert np.mean(changed.units) == changed.statistic.value and len(changed.units) == 2
 
 
 TINY = {**SMALL, "tokens": 8, "calibration_documents": 3, "pairs": 0, "random_pairs": 1,
