@@ -246,7 +246,7 @@ class AttentionRoutingStudy:
         documents = shared.documents + shared.calibration_documents
         return (
             f"{documents} documents of {shared.tokens} tokens, once, with attention kept; with "
-            "the defaults about a minute of CPU time for the demo model"
+            "the defaults about half a minute of CPU time for the demo model"
         )
 
     def texts(self) -> Any:

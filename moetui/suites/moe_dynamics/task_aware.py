@@ -123,8 +123,8 @@ class TaskAwareStudy:
         shared = self._setting.shared
         documents = shared.documents + shared.calibration_documents
         return (
-            f"{documents} documents of {shared.tokens} tokens, once; with the defaults about a "
-            "minute and a half of CPU time for the demo model"
+            f"{documents} documents of {shared.tokens} tokens, once; with the defaults about "
+            "half a minute of CPU time for the demo model"
         )
 
     def texts(self) -> Any:

@@ -16,7 +16,7 @@ from moetui.suites.results import CellResult, Measure, Verdict, Verdicts
 SEED_ACCURACY, SEED_FETCHED = 0.90, 0.50
 PAYS, FORETELLS, NO_BETTER = (
     "prefetch pays",
-    "foretells, and does not pay",
+    "foretells, and saves no more than what is free",
     "no better than what is free",
 )
 SEED_RULE = (
