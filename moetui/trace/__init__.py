@@ -1,7 +1,17 @@
 """What one forward pass did, how it is stored, and the protocols that pass it on."""
 
 from moetui.trace.document import TraceDocument, to_json, trace_document
-from moetui.trace.engine import Ending, Engine, Failure, Phase, Recording, Snapshot, Study
+from moetui.trace.engine import (
+    Ending,
+    Engine,
+    Failure,
+    Phase,
+    Recording,
+    Snapshot,
+    Study,
+    Watcher,
+    each,
+)
 from moetui.trace.expert_sources import ExpertSources
 from moetui.trace.file import open_trace, save_trace
 from moetui.trace.forward import Forward, Prompt
@@ -68,8 +78,10 @@ __all__ = [
     "Trace",
     "TraceDocument",
     "TunedLens",
+    "Watcher",
     "WordReadout",
     "describe",
+    "each",
     "join",
     "open_trace",
     "save_trace",

@@ -16,7 +16,7 @@ from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from moetui.analyses.what_if import what_if
-from moetui.trace import Engine, Phase
+from moetui.trace import Engine, Phase, each
 from moetui.trace.types import ModelInfo
 from moetui.tui.change import KINDS, OF_EXPERTS, Choice, Kind, described, other_ks, request_at
 from moetui.tui.layout import ORDER, WHAT_IF
@@ -163,7 +163,7 @@ class WhatIfActions(Base):
             self.action_pause()
         if self.session.latest.phase is Phase.RUNNING:
             self.notify("measured as soon as the run has ended", markup=False)
-        self._engine.study(lambda forward: what_if(forward, request))
+        self._engine.study(each(lambda forward: what_if(forward, request)))
         if not self._shows_what_if:
             self._focus_pane(ORDER.index(WHAT_IF) + 1)
 
