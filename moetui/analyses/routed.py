@@ -40,7 +40,7 @@ class RoutedDocument:
     top_cosines: Floats | None
 
 
-class RoutingRead(msgspec.Struct, frozen=True, kw_only=True):
+class RoutingRead(msgspec.Struct, frozen=True, kw_only=True, tag="routing_read"):
     """The documents that the analyses of a run share. max_tokens: what each was cut to.
 
     layers: the decoder layers that route. nll: nats a predicted token, of the untouched model.

@@ -11,9 +11,10 @@ import click
 from moetui.cli.batch_config import config_of, read_options
 
 if TYPE_CHECKING:
-    from moetui.cli.batch_output import Target
+    from moetui.cli.batch_output import Output, Target
     from moetui.suites import SuiteResult
     from moetui.suites.config import Config
+    from moetui.suites.names import Preset
     from moetui.suites.plan import Suite
     from moetui.suites.ranks import Ranks
 
@@ -31,6 +32,19 @@ if TYPE_CHECKING:
     "--corpus",
     metavar="FILE|FOLDER",
     help="Documents in place of the bundled ones: text, JSONL (text, domain), Parquet.",
+)
+@click.option(
+    "--analysis",
+    "analyses",
+    metavar="NAME",
+    multiple=True,
+    help="Of moe_dynamics run only this study; repeat for several.",
+)
+@click.option(
+    "--quick", "preset", flag_value="quick", help="A small plan: a look in minutes, wide intervals."
+)
+@click.option(
+    "--full", "preset", flag_value="full", help="The plan that reaches every minimum size; hours."
 )
 @click.option(
     "--parameter",
@@ -62,7 +76,10 @@ if TYPE_CHECKING:
     show_default=True,
     help="A .json file, a folder, or - for standard output.",
 )
-@click.option("--report/--no-report", help="Write a Markdown report beside the JSON.")
+@click.option(
+    "--report/--no-report",
+    help="Write a Markdown report beside the JSON; one for all SUITEs together.",
+)
 @click.option(
     "--resume", is_flag=True, help="Take up finished cells of earlier runs (in OUTPUT/.cells)."
 )
@@ -85,6 +102,8 @@ def batch(
     models: tuple[str, ...],
     null_model: bool,
     corpus: str | None,
+    analyses: tuple[str, ...],
+    preset: Preset | None,
     assignments: tuple[str, ...],
     config: Config | None,
     seed: int,
@@ -100,15 +119,21 @@ def batch(
 
     Every number of a suite's published definition stands beside the corrected one, with its
     interval, its null and its size. Standard output carries the paths that were written, or with
-    `-o -` the JSON; everything else goes to standard error. Suites: attention_router,
-    moe_routing_correlation.
+    `-o -` the JSON; everything else goes to standard error.
+
+    SUITE: attention_router, moe_routing_correlation, moe_dynamics, one of the studies of
+    moe_dynamics by its name, or all. `moetui batch SUITE --describe` says what it asks.
 
     Every finished cell is kept in OUTPUT/.cells: a run that was cut off goes on with --resume.
     """
     from moetui.cli.batch_output import targets
+    from moetui.cli.batch_parameters import parameters
     from moetui.cli.batch_plan import chosen, description, plan_lines
+    from moetui.suites.names import expanded
 
-    picked = chosen(suites, models, assignments, config, corpus)
+    names = expanded(suites)
+    given = parameters(names, models, assignments, config)
+    picked = chosen(names, given, corpus, preset, analyses)
     if print_config:
         click.echo(config_of(ctx, picked), nl=False)
         return
@@ -117,39 +142,41 @@ def batch(
             lines = [description(suite)] if describe else plan_lines(suite, null_model, seed)
             click.echo("\n".join(lines))
         return
-    places = targets(output, picked, report=report, resume=resume)
+    output_plan = targets(output, picked, name="all" if "all" in suites else "batch",
+                          report=report, resume=resume)  # fmt: skip
     circumstances = {"seed": seed, "null_model": null_model, "resume": resume}
-    if not _run_all(list(zip(picked, places, strict=True)), progress, circumstances):
+    if not _run_all(picked, output_plan, progress, circumstances):
         ctx.exit(1)
 
 
 def _run_all(
-    planned: Sequence[tuple[Suite, Target]], progress: str, circumstances: dict[str, Any]
+    picked: Sequence[Suite], output: Output, progress: str, circumstances: dict[str, Any]
 ) -> bool:
     """Run every suite, whatever became of those before; whether nothing failed.
 
     Raises the first error where no suite has a result. Only the first rank tells of failures,
     which all share: at the first that ends with one, mlx.launch ends the others, whatever they do.
     """
+    from moetui.cli.batch_output import write_report
     from moetui.errors import MoetuiError
     from moetui.model.distributed import ranks
 
     group = ranks()
-    errors: list[MoetuiError] = []
-    failures = False
-    for suite, place in planned:
+    errors: dict[str, MoetuiError] = {}
+    found: list[SuiteResult] = []
+    for suite, place in zip(picked, output.targets, strict=True):
         try:
-            result = _run(suite, place, progress, group, circumstances)
+            found.append(_run(suite, place, progress, group, circumstances))
         except MoetuiError as error:
             if group.rank:
                 continue
-            errors.append(error)
-            if len(errors) == len(planned):
-                raise errors[0] from None
+            errors[suite.name] = error
+            if len(errors) == len(picked):
+                raise next(iter(errors.values())) from None
             click.echo(f"{suite.name}: {error.message}\nhint: {error.hint}", err=True)
-        else:
-            failures = failures or bool(result.failures and not group.rank)
-    return not failures and not errors
+    if not group.rank and output.report is not None:
+        write_report(found, {name: error.message for name, error in errors.items()}, output.report)
+    return not errors and not any(result.failures and not group.rank for result in found)
 
 
 def _run(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,18 +20,28 @@ _STDOUT = Path("-")
 
 @dataclass(frozen=True)
 class Target:
-    """Where one result goes: its JSON file (None: standard output), its report (None: none), and
-    the folder under which its cells are kept (None: nowhere)."""
+    """Where one result goes: its JSON file (None: standard output), and the folder under which its
+    cells are kept (None: nowhere)."""
 
     json: Path | None
-    report: Path | None
     cells: Path | None
 
 
+@dataclass(frozen=True)
+class Output:
+    """Where a run's results go, a target a suite, and the report on all of them (None: none)."""
+
+    targets: tuple[Target, ...]
+    report: Path | None
+
+
 def targets(
-    output: Path, suites: Sequence[Suite], *, report: bool, resume: bool
-) -> tuple[Target, ...]:
-    """Where every suite's result goes; checked, and its folder made, before anything runs."""
+    output: Path, suites: Sequence[Suite], *, name: str, report: bool, resume: bool
+) -> Output:
+    """Where every suite's result goes; checked, and its folder made, before anything runs.
+
+    name: of the report where there are several suites.
+    """
     from datetime import datetime
 
     from moetui.errors import UsageError
@@ -44,7 +54,7 @@ def targets(
         if report or resume:
             option = "--report" if report else "--resume"
             raise UsageError(f"{option} needs a folder, not standard output", "give -o a folder")
-        return (Target(None, None, None),)
+        return Output((Target(None, None),), None)
     as_file = output.suffix == ".json" and not output.is_dir()
     if as_file and len(suites) > 1:
         raise UsageError(f"{len(suites)} results do not fit into {output}", "give -o a folder")
@@ -59,9 +69,8 @@ def targets(
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UsageError(f"the folder {folder} cannot be written", "give -o another folder")
     files = [output if as_file else folder / f"{suite.name}_{stamp}.json" for suite in suites]
-    return tuple(
-        Target(file, file.with_suffix(".md") if report else None, folder) for file in files
-    )
+    about = files[0].with_suffix(".md") if len(files) == 1 else folder / f"{name}_{stamp}.md"
+    return Output(tuple(Target(file, folder) for file in files), about if report else None)
 
 
 def deliver(result: SuiteResult, target: Target) -> None:
@@ -75,14 +84,16 @@ def deliver(result: SuiteResult, target: Target) -> None:
         return
     write_result(result, target.json)
     click.echo(str(target.json))
-    if target.report is None:
-        click.echo(f"all numbers: moetui open {target.json}", err=True)
-    else:
-        from moetui.suites.report import report
-        from moetui.trace.file import write_atomically
+    click.echo(f"all numbers: moetui open {target.json}", err=True)
 
-        write_atomically(target.report, report(result).encode())
-        click.echo(str(target.report))
+
+def write_report(results: Sequence[SuiteResult], failures: Mapping[str, str], path: Path) -> None:
+    """One report on all results; failures: why a suite has none."""
+    from moetui.suites.report import report
+    from moetui.trace.file import write_atomically
+
+    write_atomically(path, report(results, failures).encode())
+    click.echo(str(path))
 
 
 def _print(document: bytes) -> None:

@@ -7,39 +7,41 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from moetui.suites.config import Config
+    from moetui.suites.names import Preset
     from moetui.suites.plan import Suite
     from moetui.suites.results import Cell
 
 _MEANING = " " * 6
+DYNAMICS = "moe_dynamics"
 
 
 def chosen(
-    suites: tuple[str, ...],
-    models: tuple[str, ...],
-    assignments: tuple[str, ...],
-    config: Config | None,
+    names: tuple[str, ...],
+    given: Mapping[str, Mapping[str, Any]],
     corpus: str | None,
+    preset: Preset | None,
+    analyses: tuple[str, ...],
 ) -> list[Suite]:
-    """The suites with their parameters: as given here, else in `config`, else the defaults.
+    """The suites `names` with the parameters `given` to each, else those of `preset`.
 
-    Every mistake shows before anything is loaded.
+    analyses: of `moe_dynamics` only these. Raises UsageError before anything is loaded.
     """
+    from moetui.errors import UsageError
     from moetui.suites import suite
 
-    known = {name: suite(name).parameters.__struct_fields__ for name in dict.fromkeys(suites)}
-    given: dict[str, dict[str, Any]] = {name: {} for name in known}
-    for text in assignments:
-        scope, key, value = _assignment(text, known)
-        for name in scope:
-            given[name][key] = value
-    if models:
-        for parameters in given.values():
-            _refuse_two_sources(parameters)
-            parameters["models"] = list(models)
-    if config is not None:
-        given = {name: config.parameters(name) | own for name, own in given.items()}
-    return [suite(name, parameters, corpus=corpus) for name, parameters in given.items()]
+    if analyses and DYNAMICS not in names:
+        raise UsageError("--analysis picks from moe_dynamics, which is not among the suites",
+                         f"write `moetui batch {DYNAMICS} --analysis {analyses[0]}`")  # fmt: skip
+    return [
+        suite(
+            name,
+            given[name],
+            corpus=corpus,
+            preset=preset,
+            analyses=analyses if name == DYNAMICS else (),
+        )
+        for name in names
+    ]
 
 
 def description(suite: Suite) -> str:
@@ -99,40 +101,3 @@ def _columns(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
     for name, cells, tokens, parts in rows:
         numbers = f"{cells:>{widths[1]}}  {tokens:>{widths[2]}}"
         yield f"{name:<{widths[0]}}  {numbers}  {parts}".rstrip()
-
-
-def _assignment(
-    text: str, known: Mapping[str, tuple[str, ...]]
-) -> tuple[tuple[str, ...], str, Any]:
-    """[SUITE.]KEY=JSON as (suites it is for, key, value). Without a suite it is for all that have
-    such a parameter; `known` has the parameters of every suite of the run."""
-    import msgspec
-
-    from moetui.errors import UsageError
-    from moetui.suites.parameters import nearest
-
-    name, equals, raw = text.partition("=")
-    scope, dot, key = name.strip().rpartition(".")
-    if not equals or not key:
-        raise UsageError(f"--parameter {text!r} is not KEY=JSON", "write e.g. layers='[0,4]'")
-    if dot and scope not in known:
-        raise UsageError(
-            f"--parameter {text!r}: {scope!r} is not among the suites to run",
-            f"did you mean {nearest(scope, tuple(known))}.{key}?",
-        )
-    # A key that no suite has goes where the nearest one is known, and is refused there.
-    near = nearest(key, tuple(one for keys in known.values() for one in keys))
-    having = tuple(suite for suite, keys in known.items() if near in keys)
-    try:
-        return (scope,) if dot else having, key, msgspec.json.decode(raw)
-    except msgspec.DecodeError as error:
-        raise UsageError(
-            f"parameter {key}: {raw!r} is not JSON", f"""a text needs its quotes: {key}='"text"'"""
-        ) from error
-
-
-def _refuse_two_sources(parameters: dict[str, Any]) -> None:
-    from moetui.errors import UsageError
-
-    if "models" in parameters:
-        raise UsageError("models are given by -m and by --parameter", "give them one way only")

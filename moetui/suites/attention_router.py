@@ -23,6 +23,7 @@ from moetui.suites.attention_router_measures import SENSITIVE, measures
 from moetui.suites.attention_router_prompts import ContextSensitivityAnalysis, Decomposition
 from moetui.suites.attention_router_verdict import conclude
 from moetui.suites.layers import MEANING, LayersAsked
+from moetui.suites.names import Preset
 from moetui.suites.parameters import parameters_of
 from moetui.suites.plan import Analysis
 from moetui.suites.results import CellResult, Measure, Published, Verdicts, digest
@@ -45,6 +46,23 @@ CONTEXTS = {
     "def": ("def foo():", "class Foo:\n    def", "f = lambda: def", "word = 'def'"),
 }
 OLMOE = "allenai/OLMoE-1B-7B-0924"
+
+# What --quick and --full make of the parameters.
+QUICK: Mapping[str, Any] = {
+    "corpus_documents": 40,
+    "source_documents": 20,
+    "causal_documents": 20,
+    "mined_tokens": 2,
+    "shuffles": 1,
+}
+FULL: Mapping[str, Any] = {
+    "layers": "all",
+    "corpus_documents": 400,
+    "source_documents": 200,
+    "causal_documents": 200,
+    "mined_tokens": 20,
+    "shuffles": 10,
+}
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -205,6 +223,11 @@ class AttentionRouter:
         if not self._given.corpus_documents:
             notes.append("no corpus: the corrected shares rest on the prompts alone")
         return tuple(notes)
+
+
+def preset(name: str, which: Preset) -> Mapping[str, Any]:
+    """The parameters that differ under `which`."""
+    return QUICK if which == "quick" else FULL
 
 
 def suite(parameters: Mapping[str, Any], *, corpus: str | Path | None = None) -> AttentionRouter:

@@ -9,7 +9,7 @@ What is said on the command line goes before what stands here, and that before t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -89,14 +89,23 @@ def config_text(
     lines = [f"# {command}", "# A list `models` at this level would be for every suite.", ""]
     lines += [line for name, value, meaning in options for line in rendered(name, value, meaning)]
     for suite in prepared:
-        lines += ["", f"# {suite.question}", f"{suite.name}:"]
-        for parameter in described(suite.parameters):
-            meaning = parameter.description
-            if parameter.value != parameter.default:
-                default = msgspec.json.encode(parameter.default).decode()
-                meaning = f"{meaning} (default: {default})"
-            lines += rendered(parameter.name, parameter.value, meaning, indent=2)
+        lines += ["", f"# {suite.question}", f"{suite.name}:", *_settings(suite)]
     return "\n".join(lines) + "\n"
+
+
+def _settings(suite: Suite) -> Iterator[str]:
+    """The parameters of a suite; those of one of its parts below the part's name."""
+    within = ""
+    for parameter in described(suite.parameters):
+        part, _, name = parameter.name.rpartition(".")
+        if part != within:
+            within = part
+            yield f"  {part}:"
+        meaning = parameter.description
+        if parameter.value != parameter.default:
+            default = msgspec.json.encode(parameter.default).decode()
+            meaning = f"{meaning} (default: {default})"
+        yield from rendered(name, parameter.value, meaning, indent=4 if part else 2)
 
 
 def _section(source: Source, name: str, value: Any) -> dict[str, Any]:

@@ -43,6 +43,7 @@ from moetui.suites.moe_routing_correlation_tuned import (
     TunedLensAnalysis,
 )
 from moetui.suites.moe_routing_correlation_verdict import conclude
+from moetui.suites.names import Preset
 from moetui.suites.parameters import parameters_of
 from moetui.suites.plan import Analysis
 from moetui.suites.results import CellResult, Measure, Published, Verdicts, digest
@@ -57,6 +58,21 @@ CALIBRATION_TOKENS = 512
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Text = Annotated[str, msgspec.Meta(min_length=1)]
+
+# What --quick and --full make of the parameters.
+QUICK: Mapping[str, Any] = {
+    "operand_pairs": 6,
+    "problems_per_task": 10,
+    "calibration_documents": 100,
+    "fit_documents": 30,
+    "evaluation_documents": 30,
+}
+FULL: Mapping[str, Any] = {
+    "operand_pairs": 30,
+    "problems_per_task": 100,
+    "fit_documents": 200,
+    "evaluation_documents": 200,
+}
 
 _PROBLEM = re.compile(r"\s*(\d+)\s*([-+*/×÷])\s*(\d+)\s*=\s*")
 
@@ -256,6 +272,11 @@ def _problem(task: Task, text: str) -> TaskPrompt:
 
 def _symbol(written: str) -> str:
     return {"×": "*", "÷": "/"}.get(written, written)
+
+
+def preset(name: str, which: Preset) -> Mapping[str, Any]:
+    """The parameters that differ under `which`."""
+    return QUICK if which == "quick" else FULL
 
 
 def suite(

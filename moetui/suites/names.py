@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 STUDIES: tuple[str, ...] = ()
 """The studies of `moe_dynamics`, in the order in which they run; each is a suite by itself too."""
@@ -12,6 +13,15 @@ WHOLE: tuple[str, ...] = ("attention_router", "moe_routing_correlation", "moe_dy
 
 NAMES: tuple[str, ...] = (*WHOLE, *STUDIES)
 """Everything that can be run."""
+
+ALL = "all"
+"""Stands for the three suites."""
+
+Preset = Literal["quick", "full"]
+"""Plans beside the default one: a look in minutes, and one that reaches every minimum size."""
+
+MODULES: Mapping[str, str] = dict.fromkeys(STUDIES, "moe_dynamics")
+"""The module of `moetui.suites` that makes a suite, where its name is another."""
 
 # What the published experiments call them.
 ALIASES: Mapping[str, str] = {
@@ -23,6 +33,17 @@ ALIASES: Mapping[str, str] = {
     "task-prediction": "task_aware",
     "routing-manipulation": "manipulation",
 }
+
+
+def expanded(names: Sequence[str]) -> tuple[str, ...]:
+    """The suites that are meant, each once, in the order in which they were first named."""
+    found = [one for name in names for one in (WHOLE if name == ALL else (canonical(name),))]
+    return tuple(dict.fromkeys(found))
+
+
+def studied(suite: str) -> tuple[str, ...]:
+    """Under which names results, sections and terms of `suite` are known: it, and its studies."""
+    return (suite, *STUDIES) if suite == "moe_dynamics" else (suite,)
 
 
 def canonical(name: str) -> str:

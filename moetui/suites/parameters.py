@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
@@ -26,19 +26,49 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def described(parameters: msgspec.Struct) -> tuple[Parameter, ...]:
-    """The parameters as set, with the description that each field's `msgspec.Meta` gives."""
+    """The parameters as set, with the description that each field's `msgspec.Meta` gives; those
+    of a part of the suite under the part's name and a dot."""
     kind = msgspec.inspect.type_info(type(parameters))
     assert isinstance(kind, msgspec.inspect.StructType)
-    values = _json_types(parameters)
-    return tuple(
-        Parameter(
-            name=field.name,
+    return tuple(_described(kind, _json_types(parameters), ""))
+
+
+def names(parameters: msgspec.Struct) -> tuple[str, ...]:
+    """The names of `described`."""
+    return tuple(parameter.name for parameter in described(parameters))
+
+
+def placed(given: dict[str, Any], name: str, value: Any) -> None:
+    """Set `name`, dotted where it belongs to a part of the suite, in `given`."""
+    part, dot, own = name.partition(".")
+    if not dot:
+        given[name] = value
+        return
+    given.setdefault(part, {})[own] = value
+
+
+def overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said in `above`, else in `below`; parts of a suite parameter by parameter."""
+    parts = (key for key, value in below.items() if isinstance(value, dict))
+    both = {
+        key: {**below[key], **above[key]} for key in parts if isinstance(above.get(key), Mapping)
+    }
+    return {**below, **above, **both}
+
+
+def _described(
+    kind: msgspec.inspect.StructType, values: Mapping[str, Any], prefix: str
+) -> Iterator[Parameter]:
+    for field in kind.fields:
+        if isinstance(field.type, msgspec.inspect.StructType):
+            yield from _described(field.type, values[field.name], f"{prefix}{field.name}.")
+            continue
+        yield Parameter(
+            name=f"{prefix}{field.name}",
             value=values[field.name],
             default=_default(field),
             description=_description(field.type),
         )
-        for field in kind.fields
-    )
 
 
 def _default(field: msgspec.inspect.Field) -> Any:

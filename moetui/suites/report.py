@@ -7,13 +7,14 @@ prompt or a corpus can act as Markdown or steer a terminal.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from moetui.suites.grid import Grid, grid
 from moetui.suites.plot import bar_lines, legend
 from moetui.suites.results import SuiteResult
 from moetui.suites.sections import sections
 from moetui.suites.tables import Bars, Section, Table
+from moetui.suites.verdict_sections import overview
 from moetui.suites.wording import cells, padded, visible, wrapped
 
 PLOT_WIDTH = 100
@@ -26,11 +27,22 @@ _ACTIVE = re.compile(r"[\\`*<|~&$]|\](?=[(\[:])|(?<![^\W_])_|_(?![^\W_])")
 _BLOCK_START = re.compile(r"^([#>]|[+\-=](?!\d)|\d+(?=[.)](\s|$)))")
 
 
-def report(result: SuiteResult) -> str:
-    """The whole result as Markdown; nothing is read, computed or dated anew."""
+def report(results: Sequence[SuiteResult], failures: Mapping[str, str] | None = None) -> str:
+    """All results as Markdown, an overview before several; nothing is read, computed or dated anew.
+
+    failures: suites without a result, and why.
+    """
+    failures = failures or {}
+    if len(results) == 1 and not failures:
+        return markdown(_head(results[0]), sections(results[0]))
+    parts = [markdown("# All verdicts", (overview(results, failures),))]
+    parts += [markdown(_head(result), sections(result)) for result in results]
+    return "\n".join(parts)
+
+
+def _head(result: SuiteResult) -> str:
     models = ", ".join(record.name for record in result.models if record.null_of is None)
-    head = f"# {escaped(result.suite)}: {escaped(models)}"
-    return markdown(head, sections(result))
+    return f"# {escaped(result.suite)}: {escaped(models)}"
 
 
 def markdown(head: str, parts: tuple[Section, ...]) -> str:

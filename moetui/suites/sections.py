@@ -15,11 +15,13 @@ from moetui.analyses.sanity import Sanity
 from moetui.suites import (
     against_null,
     attention_router_sections,
+    documents_sections,
     moe_routing_correlation_sections,
     shortfalls,
     terms,
 )
 from moetui.suites.moe_routing_correlation_tasks_sections import task_checks
+from moetui.suites.names import studied
 from moetui.suites.results import (
     Measure,
     ModelRecord,
@@ -78,9 +80,14 @@ def _own(result: SuiteResult, *, null: bool) -> tuple[Section, ...]:
     models = tuple(one for one in result.models if (one.null_of is not None) == null)
     names = {record.name for record in models}
     cells = tuple(cell for cell in result.cells if cell.model in names)
-    if result.suite not in OWN or not cells:
+    if not cells:
         return ()
-    return OWN[result.suite].sections(msgspec.structs.replace(result, models=models, cells=cells))
+    found = msgspec.structs.replace(result, models=models, cells=cells)
+    own = (OWN[name].sections for name in studied(result.suite) if name in OWN)
+    return (
+        *documents_sections.sections(found),
+        *(section for one in own for section in one(found)),
+    )
 
 
 def _own_of_nulls(result: SuiteResult, own: tuple[Section, ...]) -> Iterator[Section]:
@@ -157,7 +164,7 @@ def published(result: SuiteResult) -> Iterator[Section]:
 
 def sanity(result: SuiteResult) -> Section:
     """What must hold before any number here means something, of every model."""
-    own = OWN.get(result.suite)
+    own = [OWN[name].checks for name in studied(result.suite) if name in OWN]
     rows: list[tuple[Value, ...]] = []
     layers: list[tuple[Value, ...]] = []
     for record in result.models:
@@ -168,8 +175,8 @@ def sanity(result: SuiteResult) -> Section:
         for found in results_of(result, record.name, Sanity):
             checks += _sanity_checks(found)
             layers += [(record.name, *row) for row in _sanity_layers(found)]
-        if own is not None and own.checks is not None:
-            checks += own.checks(result, record.name)
+        for more in own:
+            checks += () if more is None else more(result, record.name)
         rows += [(record.name, check, outcome) for check, outcome in checks]
     tables = [Table(title="Checks", columns=("model", "check", "outcome"), rows=tuple(rows))]
     if layers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from moetui.suites.names import studied
 from moetui.suites.tables import Section
 
 HEADING = "How to read this"
@@ -77,5 +78,6 @@ OF_SUITE: Mapping[str, Terms] = {
 
 def section(suite: str) -> Section:
     """The terms of `suite`, and those that all reports share."""
-    terms = (*OF_SUITE.get(suite, ()), *GENERAL)
+    own = [term for name in studied(suite) for term in OF_SUITE.get(name, ())]
+    terms = (*dict.fromkeys(own), *GENERAL)
     return Section(heading=HEADING, text=tuple(f"{term}: {meaning}." for term, meaning in terms))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from moetui.suites import against_null
 from moetui.suites.results import SuiteResult, Verdict, Verdicts
@@ -31,6 +31,36 @@ def short_verdicts(result: SuiteResult) -> tuple[Section, ...]:
         )
         for found in result.verdicts
     )
+
+
+def overview(results: Sequence[SuiteResult], failures: Mapping[str, str]) -> Section:
+    """The verdicts of several suites in one table; failures: why a suite has no result."""
+    rows: list[tuple[Value, ...]] = [
+        (
+            result.suite if found.topic in (None, result.suite) else found.topic,
+            found.seed.outcome,
+            found.corrected.outcome,
+            _of_nulls(result, found),
+        )
+        for result in results
+        for found in result.verdicts
+    ]
+    rows += [(name, "failed", "failed", None) for name in failures]
+    columns = ("question", "seed rule", "corrected", "corrected, random weights")
+    return Section(
+        heading="Overview",
+        text=(
+            "What the published rule says, what the corrected evidence says, and what that says of "
+            "the same models with random weights. Reasons, intervals and nulls follow.",
+            *(f"{name} failed: {why}." for name, why in failures.items()),
+        ),
+        tables=(Table(title="All verdicts", columns=columns, rows=tuple(rows)),),
+    )
+
+
+def _of_nulls(result: SuiteResult, found: Verdicts) -> str:
+    outcomes = dict.fromkeys(of.corrected.outcome for _, of in _nulls(result, found))
+    return ", ".join(outcomes) or "not run"
 
 
 def heading(found: Verdicts) -> str:

@@ -5,7 +5,6 @@ import yaml
 
 import moetui.cli.batch
 from moetui.cli import run as moetui_run
-from moetui.cli.batch_output import Target
 from tests.suites.configurable import suites
 
 __all__ = ["suites"]
@@ -28,11 +27,11 @@ def runs(monkeypatch):
     """What would have been run."""
     made = []
 
-    def run(suite, place, progress, group, circumstances):
-        made.append((suite, place, circumstances["seed"], circumstances))
+    def run(picked, output, progress, circumstances):
+        made.append((picked[0], output, circumstances["seed"], circumstances))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(moetui.cli.batch, "_run", run)
+    monkeypatch.setattr(moetui.cli.batch, "_run_all", run)
     return made
 
 
@@ -74,10 +73,10 @@ def test_the_command_line_goes_before_the_file_and_the_file_before_the_defaults(
           "--corpus", "other.txt", "--parameter", "layers=[2]")  # fmt: skip
     (suite, place, seed, options), (suite_2, place_2, seed_2, options_2) = runs
     assert (seed, options["null_model"], suite.corpus) == (5, True, "texts.txt")
-    assert place.cells.name == "there" and place.report is not None
+    assert place.targets[0].cells.name == "there" and place.report is not None
     assert (suite.parameters.layers, suite.parameters.models) == ((1,), ("m",))
     assert (seed_2, options_2["null_model"], suite_2.corpus) == (6, False, "other.txt")
-    assert isinstance(place_2, Target) and place_2.cells.name == "here" and place_2.report is None
+    assert place_2.targets[0].cells.name == "here" and place_2.report is None
     assert (suite_2.parameters.layers, suite_2.parameters.models) == ((2,), ("n",))
     assert suite.parameters.threshold == suite_2.parameters.threshold == 0.5
     assert suite.parameters.documents == 9

@@ -42,7 +42,7 @@ def test_every_schema_is_one(name: str | None) -> None:
 
 def test_a_result_fits_its_schema_and_one_with_a_part_missing_does_not() -> None:
     document = validate("result", result_json(make_result(HOSTILE)))
-    for part in ("measures", "separation", "verdict", "parameters", "seed"):
+    for part in ("measures", "separation", "verdicts", "parameters", "seed"):
         cut = {name: value for name, value in document.items() if name != part}
         with pytest.raises(ValidationError, match=part):
             Draft202012Validator(schema("result")).validate(cut)

@@ -33,7 +33,7 @@ class Second(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 KINDS = {"first_suite": First, "second_suite": Second}
 
 
-def suite(name, parameters=None, *, corpus=None):
+def suite(name, parameters=None, *, corpus=None, preset=None, analyses=()):
     if name not in KINDS:
         raise UsageError(f"no suite {name!r}", "see --help")
     return SimpleNamespace(

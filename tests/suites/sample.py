@@ -259,7 +259,7 @@ def make_result(model: str = "demo", *, null: bool = True, **changes: Any) -> Su
         "prompts_digest": "p1", "seed": 0, "versions": {"numpy": "2.4.6"},
         "environment": {"system": "Linux"}, "started": "2026-01-02T12:00:00+00:00",
         "finished": "2026-01-02T12:00:30+00:00", "cells": cells(model),
-        "measures": tuple(found), "separation": apart, "verdict": verdict, "null_verdicts": (),
+        "measures": tuple(found), "separation": apart, "verdicts": (verdict,), "null_verdicts": (),
         "published": (Published(model="org/real", measure=SHARE_NAME, value=0.78),),
         "caveats": ("one corpus only",),
     }  # fmt: skip

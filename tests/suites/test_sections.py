@@ -31,20 +31,20 @@ def rows_of(text: str, start: str) -> list[list[str]]:
 
 
 def test_a_measure_stands_with_its_interval_and_its_size() -> None:
-    row = next(r for r in rows_of(report(make_result()), "corrected") if sample.SHARE_NAME in r)
+    row = next(r for r in rows_of(report([make_result()]), "corrected") if sample.SHARE_NAME in r)
     assert f"{SHARE.value:.3f}" in row
     assert f"[{SHARE.ci_low:.3f}, {SHARE.ci_high:.3f}]" in row
     assert "25,600" in row and "200" in row and "3,210" in row
 
 
 def test_a_null_and_p_and_q_stand_beside_the_value_that_they_judge() -> None:
-    row = next(r for r in rows_of(report(make_result()), "corrected") if r[1] == "distance")
+    row = next(r for r in rows_of(report([make_result()]), "corrected") if r[1] == "distance")
     band = f"{DISTANCE.null_mean:.3f} [{DISTANCE.null_low:.3f}, {DISTANCE.null_high:.3f}]"
     assert band in row and "0.33" in row and "0.41" in row
 
 
 def test_both_verdicts_their_rules_and_why_they_differ_are_said() -> None:
-    text, result = report(make_result()), make_result()
+    text, result = report([make_result()]), make_result()
     text = " ".join(text.split())
     for verdict in (result.verdicts[0].seed, result.verdicts[0].corrected):
         assert f"{verdict.outcome}: {verdict.statement}." in text
@@ -65,12 +65,12 @@ def test_an_answer_that_random_weights_get_too_is_called_no_finding() -> None:
             ),
         ),
     )
-    for text in (report(found), text_of(summary(found), 80)):
+    for text in (report([found]), text_of(summary(found), 80)):
         told = " ".join(text.split())
         seed = f"{verdict.seed.label[:1].upper()}{verdict.seed.label[1:]}: with random weights"
         assert f"{seed} the answer is {verdict.seed.outcome} as well" in told
         assert f"no random weights get this answer ({verdict.corrected.outcome})." in told
-    row = next(r for r in rows_of(report(found), escaped(null)) if r[-1] == "H3")
+    row = next(r for r in rows_of(report([found]), escaped(null)) if r[-1] == "H3")
     assert row[1] == verdict.seed.outcome
 
 
@@ -82,7 +82,7 @@ def test_what_does_not_separate_from_the_null_model_is_said_first_and_by_name() 
             make_result().separation, ("separates", "does not separate"), strict=True
         )
     )
-    text = report(make_result(separation=apart))
+    text = report([make_result(separation=apart)])
     assert "demo against random weights: 1 of 2 measures apart, 1 not apart, 0 open." in text
     rows = [row[1:] for row in rows_of(text, "corrected") if row[-1] == "not apart"]
     assert rows == [[lost.name, "not apart"]]
@@ -99,7 +99,7 @@ def test_the_plan_of_a_long_parameter_takes_a_row_for_each_part() -> None:
     prompts = [f"prompt {at} with some words" for at in range(5)]
     result = make_result()
     long = msgspec.structs.replace(result, parameters={"prompts": prompts, "layers": [0, 4]})
-    text = report(long)
+    text = report([long])
     assert [r[1] for r in rows_of(text, "layers")] == ["[0,4]"]
     for at, prompt in enumerate(prompts):
         assert [r[1] for r in rows_of(text, f"prompts[{at}]")] == [f'"{prompt}"']
@@ -134,13 +134,13 @@ def test_the_readings_of_attention_router_are_shown_whole(made: Callable[[], obj
 
 
 def test_the_experts_that_a_router_reads_are_named_with_how_often_they_ran() -> None:
-    row = rows_of(report(make_result(null=False)), "3")[-1]
+    row = rows_of(report([make_result(null=False)]), "3")[-1]
     assert row[:2] == ["3", "E7"] and row[-1] == "1,234"
-    assert "32 experts of layers 0, 3, 31 never chosen; 1 have a larger" in report(make_result())
+    assert "32 experts of layers 0, 3, 31 never chosen; 1 have a larger" in report([make_result()])
 
 
 def test_a_check_that_fails_is_named() -> None:
-    text = report(make_result())
+    text = report([make_result()])
     assert "logits differ in one text" in text and "3 of 4 texts" in text
 
 
@@ -150,31 +150,31 @@ def test_a_suite_adds_sections_and_checks_of_its_own(monkeypatch: pytest.MonkeyP
 
     own = Own(lambda result: (Section(heading="Own section"),), checks)
     monkeypatch.setattr("moetui.suites.sections.OWN", {"new": own})
-    text = report(make_result(suite="new"))
+    text = report([make_result(suite="new")])
     assert "## Own section" in text and "Seed metric" not in text
     row = next(r for r in rows_of(text, "demo") if r[1] == "own check of demo")
     assert f"{SHARE.value:.3f}" in row
     # A suite that adds nothing has the general sections.
-    assert "## Verdicts" in report(make_result(suite="unknown"))
+    assert "## Verdicts" in report([make_result(suite="unknown")])
 
 
 def test_every_prompt_of_the_seed_can_be_read_back() -> None:
-    row = next(r for r in rows_of(report(make_result()), "“127 + 45 =”"))
+    row = next(r for r in rows_of(report([make_result()]), "“127 + 45 =”"))
     assert row[1] == "0" and "0.912" in row and "E11" in row
 
 
 def test_without_a_null_model_the_report_says_what_that_leaves_open() -> None:
-    text = report(make_result(null=False))
+    text = report([make_result(null=False)])
     assert "No null model was run" in text and "null model | not run" in re.sub(" +", " ", text)
 
 
 def test_a_published_value_stands_beside_ours_of_the_same_name() -> None:
-    row = rows_of(report(make_result()), "org/real")[0]
+    row = rows_of(report([make_result()]), "org/real")[0]
     assert row[1:3] == [sample.SHARE_NAME, "0.780"] and f"{SHARE.value:.3f}" in row
 
 
 def test_what_failed_or_stayed_open_has_its_reason() -> None:
-    assert "no token is in two contexts" in report(make_result())
+    assert "no token is in two contexts" in report([make_result()])
     assert "no token is in two contexts" in text_of(summary(make_result()), 80)
 
 
@@ -205,7 +205,7 @@ def test_a_reason_that_several_analyses_share_is_told_once() -> None:
 
 
 def test_everything_needed_to_repeat_the_run_is_in_the_report() -> None:
-    text = report(make_result())
+    text = report([make_result()])
     for told in ('["127 + 45 ="]', "[0,4]", "p1", "2.4.6", "2026-01-02T12:00:00+00:00", "3.1e-06"):
         assert told in text
 
@@ -306,7 +306,7 @@ def test_the_legend_of_a_plot_has_only_the_signs_that_are_in_it() -> None:
 
 
 def test_prose_of_a_report_is_broken_for_a_pager() -> None:
-    rows = report(make_result()).splitlines()
+    rows = report([make_result()]).splitlines()
     prose = [row for row in rows if not row.startswith(("|", "**", "●"))]
     assert max(map(cells, prose)) <= 100
 
@@ -317,7 +317,7 @@ def test_a_plot_without_a_value_says_so() -> None:
 
 
 def test_plots_fit_100_columns_and_carry_their_numbers() -> None:
-    plots = re.findall(r"```text\n(.*?)```", report(make_result()), re.DOTALL)
+    plots = re.findall(r"```text\n(.*?)```", report([make_result()]), re.DOTALL)
     assert plots
     for plot in plots:
         assert max(cells(line) for line in plot.splitlines()) <= 100
@@ -326,13 +326,13 @@ def test_plots_fit_100_columns_and_carry_their_numbers() -> None:
 
 def test_hostile_text_reaches_neither_terminal_nor_markdown() -> None:
     result = make_result(HOSTILE, question=HOSTILE, caveats=(HOSTILE,))
-    for text in (report(result), text_of(sections(result), 80)):
+    for text in (report([result]), text_of(sections(result), 80)):
         assert "\x1b" not in text and "\u202e" not in text and "\\x1b" in text
 
 
 def test_a_markdown_reader_finds_only_what_was_meant() -> None:
     result = make_result(HOSTILE, question=HOSTILE, caveats=(HOSTILE,))
-    tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(report(result))
+    tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(report([result]))
     inline = [child for token in tokens for child in token.children or ()]
     kinds = {token.type for token in (*tokens, *inline)}
     assert not kinds & {"link_open", "image", "html_inline", "html_block", "em_open", "code_inline"}
@@ -345,7 +345,7 @@ def test_a_markdown_reader_finds_only_what_was_meant() -> None:
 
 
 def test_text_in_a_fence_cannot_end_it() -> None:
-    assert report(make_result("```")).count("\n```text\n") == report(make_result("```")).count(
+    assert report([make_result("```")]).count("\n```text\n") == report([make_result("```")]).count(
         "\n```\n"
     )
 

@@ -16,7 +16,7 @@ import msgspec
 from moetui.suites.documents import Documents
 from moetui.suites.moe_dynamics.dynamics import Dynamics
 from moetui.suites.moe_dynamics.study import Setting, Shared, StudyModule
-from moetui.suites.names import STUDIES
+from moetui.suites.names import STUDIES, Preset
 from moetui.suites.parameters import parameters_of
 
 NAME = "moe_dynamics"
@@ -32,13 +32,19 @@ FULL: Mapping[str, Any] = {
 }
 
 
-def suite(parameters: Mapping[str, Any], *, corpus: str | Path | None = None) -> Dynamics:
-    """All studies, with `parameters`, on the documents of `corpus` (default: bundled).
+def suite(
+    parameters: Mapping[str, Any],
+    *,
+    corpus: str | Path | None = None,
+    studies: Sequence[str] = STUDIES,
+) -> Dynamics:
+    """The `studies`, with `parameters`, on the documents of `corpus` (default: bundled).
 
     Raises UsageError for an unknown parameter, CorpusError for a corpus that is missing.
     """
-    found = parameters_of(_whole(STUDIES), parameters, NAME)
-    own = {name: getattr(found, name) for name in STUDIES}
+    picked = tuple(name for name in STUDIES if name in studies)
+    found = parameters_of(_whole(picked), parameters, NAME)
+    own = {name: getattr(found, name) for name in picked}
     return _dynamics(NAME, QUESTION, found, own, corpus)
 
 
@@ -52,15 +58,15 @@ def study_suite(
     return _dynamics(name, "", found, {name: own}, corpus)
 
 
-def preset(name: str, which: str) -> dict[str, Any]:
-    """The parameters of the suite or study `name` that differ under `which`: quick or full."""
+def preset(name: str, which: Preset) -> dict[str, Any]:
+    """The parameters of the suite or study `name` that differ under `which`."""
     shared = dict(QUICK if which == "quick" else FULL)
     if name != NAME:
         return shared | _own_preset(name, which)
     return shared | {study: _own_preset(study, which) for study in STUDIES}
 
 
-def _own_preset(name: str, which: str) -> dict[str, Any]:
+def _own_preset(name: str, which: Preset) -> dict[str, Any]:
     module = _module(name)
     return dict(module.QUICK if which == "quick" else module.FULL)
 
