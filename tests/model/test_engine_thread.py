@@ -12,7 +12,7 @@ import pytest
 
 import moetui
 from moetui.model.engine import EngineThread
-from moetui.trace import Ending, Forward, Phase, Snapshot, each
+from moetui.trace import Ending, Forward, Phase, Snapshot, Watcher, each
 
 PATIENCE = 60.0
 
@@ -264,3 +264,36 @@ def test_the_engine_works_on_one_daemon_thread_that_ends_when_closed(engine: Eng
     while len(serving()) >= before and time.monotonic() < end:
         time.sleep(0.01)
     assert len(serving()) == before - 1
+
+
+def test_a_stop_is_no_defect_of_what_is_studied(engine: EngineThread) -> None:
+    engine.load("demo")
+    engine.run("5 + 3 =", 2)
+    wait(engine, finished)
+    swallowed: list[Exception] = []
+
+    def careful(forward: Forward, watcher: Watcher) -> None:
+        watcher.show("under way")
+        while True:
+            try:
+                forward.nll("5 + 3 =")
+            except Exception as error:  # as a suite does, which goes on with its next analysis
+                swallowed.append(error)
+
+    engine.study(careful)
+    wait(engine, lambda s: s.finding == "under way")
+    engine.cancel()
+    assert wait(engine, lambda s: s.phase is Phase.READY).failure is None and not swallowed
+
+
+def test_every_token_and_every_step_of_a_fit_can_be_stopped() -> None:
+    from moetui.model.tuned_lens import Recipe
+
+    model, looks = moetui.load("demo"), []
+    with model.before_passes(lambda: looks.append("look")):
+        model.continuation("Once upon a time", 5)
+        assert len(looks) == 1 + 5  # the prompt, then token by token
+        looks.clear()
+        texts = ["Once upon a time there was a king."] * 2
+        model.fit_tuned_lens(texts, texts, seed=0, recipe=Recipe(steps=3))
+        assert len(looks) == 2 * len(texts) + 3
