@@ -19,7 +19,7 @@ from moetui.stats.cold import (
     cold_thresholds,
 )
 from moetui.stats.difference import difference, sign_flip
-from moetui.stats.divergence import kl_divergence, log_softmax
+from moetui.stats.divergence import hellinger, kl_divergence, log_softmax
 from moetui.stats.equivalence import EquivalenceTest, equivalent
 from moetui.stats.information import (
     DomainInformation,
@@ -100,6 +100,7 @@ __all__ = [
     "family_test",
     "finite",
     "fit_subsets",
+    "hellinger",
     "jaccard",
     "jensen_shannon",
     "joined",

@@ -27,3 +27,18 @@ def kl_divergence(logits: ArrayLike, changed: ArrayLike) -> float:
     with np.errstate(over="ignore", invalid="ignore"):
         terms = np.where(known, p * (np.expm1(log_r) - log_r), q)
     return float(np.maximum(terms, 0.0).sum())
+
+
+def hellinger(p: ArrayLike, q: ArrayLike) -> NDArray[np.float64]:
+    """√(1 − Σ √(p·q)) over the last axis: 0 where two distributions are equal, 1 where disjoint.
+
+    p, q: shares or counts [..., E], each scaled to sum 1; NaN where one of them holds nothing.
+    Samples of one distribution are apart too: a distance means something beside its null only.
+    """
+    a, b = np.asarray(p, np.float64), np.asarray(q, np.float64)
+    size = a.sum(axis=-1) * b.sum(axis=-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        common = np.sqrt(a * b).sum(axis=-1) / np.sqrt(size)
+    # Rounding: equal distributions have a common part of 1 to the last bit only.
+    distance: NDArray[np.float64] = np.sqrt(np.clip(1 - common, 0.0, 1.0))
+    return distance
