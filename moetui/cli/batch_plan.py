@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from moetui.suites.results import Cell
 
 _MEANING = " " * 6
+_HEAD = ("each of them", "cells", "tokens", "a cell", "parts")
 DYNAMICS = "moe_dynamics"
 
 
@@ -77,13 +78,14 @@ def plan_lines(suite: Suite, null_model: bool, seed: int) -> list[str]:
         f"about {total:,} tokens through the models{more}",
         *(f"  {ref.label}" for ref in refs),
         "",
-        *_columns([("each of them", "cells", "tokens", "parts"), *_analysis_rows(first)]),
+        *_columns([_HEAD, *_analysis_rows(first)]),
         "",
     ]
 
 
 def _analysis_rows(cells: Sequence[Cell]) -> Iterator[tuple[str, ...]]:
-    """An analysis a row: the cells and tokens of one model, and what its parts are."""
+    """An analysis a row: the cells and tokens of one model, what one of its cells takes (at
+    most; the statistics take none), and what its parts are."""
     from moetui.suites.work import STATISTICS
 
     for name in dict.fromkeys(cell.analysis for cell in cells):
@@ -92,12 +94,15 @@ def _analysis_rows(cells: Sequence[Cell]) -> Iterator[tuple[str, ...]]:
         ends = " … ".join(dict.fromkeys([parts[0], parts[-1]])) if parts else ""
         known = [cell.tokens for cell in own if cell.tokens is not None]
         mark = " + ?" if len(known) < len(own) else ""
-        yield name, str(len(own)), f"{sum(known):,}{mark}".removeprefix("0 + "), ends
+        told = f"{sum(known):,}{mark}".removeprefix("0 + ")
+        each = [cell.tokens for cell in own if cell.part != STATISTICS and cell.tokens is not None]
+        most = f"{'≤' if min(each) < max(each) else ''}{max(each):,}" if each else "?"
+        yield name, str(len(own)), told, most, ends
 
 
 def _columns(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
-    """Words to the left, the numbers in the second and third column to the right."""
+    """Words to the left, the numbers in the columns between them to the right."""
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
-    for name, cells, tokens, parts in rows:
-        numbers = f"{cells:>{widths[1]}}  {tokens:>{widths[2]}}"
-        yield f"{name:<{widths[0]}}  {numbers}  {parts}".rstrip()
+    for name, *numbers, parts in rows:
+        right = (f"{n:>{width}}" for n, width in zip(numbers, widths[1:-1], strict=True))
+        yield f"{name:<{widths[0]}}  {'  '.join(right)}  {parts}".rstrip()

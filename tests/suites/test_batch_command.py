@@ -161,8 +161,9 @@ def test_dry_run_shows_models_and_analyses_within_80_columns_and_loads_nothing(b
     assert "\n  demo\n  ./nowhere\n" in out
     rows = {line.split()[0]: line.split() for line in out.splitlines() if line}
     assert rows["causal_check"][1:3] == ["4", "7,680"]
-    assert rows["causal_check"][3:] == ["documents", "1-25", "…", "documents", "51-60"]
-    assert rows["sanity"][1:] == ["2", "?", "checks"]
+    assert rows["causal_check"][3] == f"≤{25 * 128:,}"
+    assert rows["causal_check"][4:] == ["documents", "1-25", "…", "documents", "51-60"]
+    assert rows["sanity"][1:] == ["2", "?", "?", "checks"]
     assert max(map(len, out.splitlines())) <= 80
     assert list(tmp_path.iterdir()) == []
 
