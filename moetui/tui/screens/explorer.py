@@ -15,7 +15,7 @@ from textual.widgets import Footer, Input, Static
 from moetui.settings import Settings
 from moetui.trace import Engine, Failure, Phase
 from moetui.tui.keys import GROUPS, Group, bindings
-from moetui.tui.layout import ORDER, SUITES, too_small
+from moetui.tui.layout import GENERATION, ORDER, SUITES, too_small
 from moetui.tui.moment import OpenedResult
 from moetui.tui.panes.compare import ComparePane, kept_says
 from moetui.tui.panes.pane import Pane
@@ -307,6 +307,10 @@ class ExplorerScreen(SuiteActions, TakeAway, WhatIfActions, CursorActions, Scree
     def action_show_pane(self, number: int) -> None:
         """Go to the pane with that number."""
         self._focus_pane(number)
+
+    def action_generation(self) -> None:
+        """Go to the pane of the steps."""
+        self._focus_pane(ORDER.index(GENERATION) + 1)
 
     def action_next_pane(self, by: int) -> None:
         """Go to the next pane, on the screen or not."""
