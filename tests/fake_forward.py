@@ -23,6 +23,7 @@ from moetui.trace import (
     Drop,
     ExpertSources,
     Force,
+    HeadSources,
     Intervention,
     LensReadout,
     ModelInfo,
@@ -122,6 +123,11 @@ class FakeForward:
 
     def expert_sources(self, text_or_ids: Prompt, layer: int) -> ExpertSources:
         raise UsageError(self.expert_sources_error, "ask for whole passes")
+
+    head_sources_error = "this model has no residual stream"
+
+    def head_sources(self, text_or_ids: Prompt, layer: int) -> HeadSources:
+        raise UsageError(self.head_sources_error, "ask for whole passes")
 
     def token_text(self, token_id: int) -> str:
         return f" w{token_id}"

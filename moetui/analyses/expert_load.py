@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moetui.trace import Trace
+from moetui.trace.types import ExpertIds
 
 Counts = NDArray[np.int64]
 
@@ -44,12 +45,16 @@ class RunLoad:
 
 def expert_counts(trace: Trace) -> Counts:
     """int64 [L, E]: in how many rows of `trace` each expert was among the chosen."""
-    L, E = trace.expert_ids.shape[1], trace.router_logits.shape[2]
-    counts = np.zeros((L, E), np.int64)
-    for layer in range(L):
-        ids = trace.expert_ids[:, layer].ravel()
-        counts[layer] = np.bincount(ids[ids >= 0], minlength=E)
-    return counts
+    return chosen_counts(trace.expert_ids, trace.router_logits.shape[2])
+
+
+def chosen_counts(experts: ExpertIds, num_experts: int) -> Counts:
+    """int64 [L, E]: how many of the rows of experts [T, L, k] each expert is chosen in; an expert
+    is chosen once in a row, and -1 is none."""
+    L = experts.shape[1]
+    cells = experts.astype(np.int64) + np.arange(L)[:, None] * num_experts
+    counts = np.bincount(cells[experts >= 0], minlength=L * num_experts)
+    return counts.reshape(L, num_experts)
 
 
 def run_load(trace: Trace) -> RunLoad:

@@ -81,6 +81,12 @@ if TYPE_CHECKING:
     help="Write a Markdown report beside the JSON; one for all SUITEs together.",
 )
 @click.option(
+    "--export-plan",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the plans that were measured (whom to prune, …) as one JSON document.",
+)
+@click.option(
     "--resume", is_flag=True, help="Take up finished cells of earlier runs (in OUTPUT/.cells)."
 )
 @click.option(
@@ -109,6 +115,7 @@ def batch(
     seed: int,
     output: Path,
     report: bool,
+    export_plan: Path | None,
     resume: bool,
     progress: str,
     describe: bool,
@@ -130,10 +137,13 @@ def batch(
     from moetui.cli.batch_parameters import parameters
     from moetui.cli.batch_plan import chosen, description, plan_lines
     from moetui.suites.names import expanded
+    from moetui.suites.plans import require_plans
 
     names = expanded(suites)
     given = parameters(names, models, assignments, config)
     picked = chosen(names, given, corpus, preset, analyses)
+    if export_plan is not None:
+        require_plans(picked)
     if print_config:
         click.echo(config_of(ctx, picked), nl=False)
         return
@@ -143,7 +153,7 @@ def batch(
             click.echo("\n".join(lines))
         return
     output_plan = targets(output, picked, name="all" if "all" in suites else "batch",
-                          report=report, resume=resume)  # fmt: skip
+                          report=report, plans=export_plan, resume=resume)  # fmt: skip
     circumstances = {"seed": seed, "null_model": null_model, "resume": resume}
     if not _run_all(picked, output_plan, progress, circumstances):
         ctx.exit(1)
@@ -157,7 +167,7 @@ def _run_all(
     Raises the first error where no suite has a result. Only the first rank tells of failures,
     which all share: at the first that ends with one, mlx.launch ends the others, whatever they do.
     """
-    from moetui.cli.batch_output import write_report
+    from moetui.cli.batch_output import export_plans, write_report
     from moetui.errors import MoetuiError
     from moetui.model.distributed import ranks
 
@@ -176,6 +186,8 @@ def _run_all(
             click.echo(f"{suite.name}: {error.message}\nhint: {error.hint}", err=True)
     if not group.rank and output.report is not None:
         write_report(found, {name: error.message for name, error in errors.items()}, output.report)
+    if not group.rank:
+        export_plans(found, output)
     return not errors and not any(result.failures and not group.rank for result in found)
 
 

@@ -29,14 +29,22 @@ class Target:
 
 @dataclass(frozen=True)
 class Output:
-    """Where a run's results go, a target a suite, and the report on all of them (None: none)."""
+    """Where a run's results go, a target a suite, and the report on all of them and the plans that
+    they hold (None: none)."""
 
     targets: tuple[Target, ...]
     report: Path | None
+    plans: Path | None
 
 
 def targets(
-    output: Path, suites: Sequence[Suite], *, name: str, report: bool, resume: bool
+    output: Path,
+    suites: Sequence[Suite],
+    *,
+    name: str,
+    report: bool,
+    plans: Path | None,
+    resume: bool,
 ) -> Output:
     """Where every suite's result goes; checked, and its folder made, before anything runs.
 
@@ -55,7 +63,7 @@ def targets(
         if report or resume:
             option = "--report" if report else "--resume"
             raise UsageError(f"{option} needs a folder, not standard output", "give -o a folder")
-        return Output((Target(None, None),), None)
+        return Output((Target(None, None),), None, plans)
     as_file = output.suffix == ".json" and not output.is_dir()
     if as_file and len(suites) > 1:
         raise UsageError(f"{len(suites)} results do not fit into {output}", "give -o a folder")
@@ -71,9 +79,8 @@ def targets(
         raise UsageError(f"the folder {folder} cannot be written", "give -o another folder")
     files = [output if as_file else folder / result_name(suite.name, now) for suite in suites]
     about = files[0] if len(files) == 1 else folder / result_name(name, now)
-    return Output(
-        tuple(Target(file, folder) for file in files), about.with_suffix(".md") if report else None
-    )
+    written = about.with_suffix(".md") if report else None
+    return Output(tuple(Target(file, folder) for file in files), written, plans)
 
 
 def deliver(result: SuiteResult, target: Target) -> None:
@@ -88,6 +95,17 @@ def deliver(result: SuiteResult, target: Target) -> None:
     write_result(result, target.json)
     click.echo(str(target.json))
     click.echo(f"all numbers: moetui open {target.json}", err=True)
+
+
+def export_plans(results: Sequence[SuiteResult], output: Output) -> None:
+    """Write the plans in `results` where `output` says; without any there is an error, and the
+    results stay."""
+    from moetui.suites.plans import write_plans
+
+    if output.plans is not None:
+        write_plans(results, output.plans)
+        # Standard output may carry a result, and nothing else then.
+        click.echo(str(output.plans), err=output.targets[0].json is None)
 
 
 def write_report(results: Sequence[SuiteResult], failures: Mapping[str, str], path: Path) -> None:

@@ -11,8 +11,9 @@ import click
 def schema(name: str | None, listed: bool) -> None:
     """Print the JSON Schema (draft 2020-12) of the document NAME, or of all files in one schema.
 
-    `result` is what `moetui batch` writes, `trace` what `moetui trace` prints, `comparison` that
-    of `moetui compare`, `screen` and `pane-…` are the explorer's exports.
+    `result` is what `moetui batch` writes, `plans` what its --export-plan does, `trace` what
+    `moetui trace` prints, `comparison` that of `moetui compare`, `screen` and `pane-…` are the
+    explorer's exports.
     """
     import msgspec
 

@@ -13,6 +13,7 @@ from moetui.errors import UsageError
 from moetui.model.inventory import Inventory
 from moetui.suites.comparison import Comparison
 from moetui.suites.parameters import nearest
+from moetui.suites.plans import PlanDocument
 from moetui.suites.results import AnalysisResult, SuiteResult
 from moetui.trace import TraceDocument
 from moetui.tui.export import PaneDocument, ScreenDocument
@@ -25,11 +26,12 @@ DRAFT = "https://json-schema.org/draft/2020-12/schema"
 def documents() -> dict[str, type]:
     """Name → type of every document: files first, then the parts that have a name of their own.
 
-    result: `moetui batch`; comparison: `compare`; trace, fidelity: `trace`; models, doctor: these
-    commands; screen: the explorer's `E`; pane-…: its `e`; the rest are the results of analyses.
+    result, plans: `moetui batch`; comparison: `compare`; trace, fidelity: `trace`; models, doctor:
+    these commands; screen: the explorer's `E`; pane-…: its `e`; the rest are results of analyses.
     """
     found: dict[str, type] = {
         "result": SuiteResult,
+        "plans": PlanDocument,
         "comparison": Comparison,
         "trace": TraceDocument,
         "fidelity": Fidelity,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import mlx.core as mx
@@ -18,7 +18,7 @@ from moetui.model.architecture import Architecture, Site
 from moetui.model.attention import probabilities
 from moetui.model.edits import NONE, Edits
 from moetui.model.mixture import Mixture
-from moetui.model.records import BLOCK, SOURCES, LayerRecord, PassRecord, Want
+from moetui.model.records import BLOCK, MIXER, SOURCES, LayerRecord, PassRecord, Want
 from moetui.model.selection import BankReachedError, Ranking, uncompiled
 from moetui.model.taps import Attached, FunctionTap, ModuleTap, ParameterTap, Tap
 
@@ -45,6 +45,9 @@ class Capture:
         self.kept: frozenset[str] = SOURCES
         self._routing_taps = self._make_routing_taps(model)
         self._residual_taps = self._make_residual_taps()
+        # In the module under way that mixes positions: heads, and the last matrix that was read.
+        self._attended: list[int] = []
+        self._multiplied: tuple[nn.Module, mx.array, mx.array] | None = None
         self._selection_tap = FunctionTap(mx, "argpartition", self._around_argpartition)
         self._attention_tap = FunctionTap(
             mx.fast, "scaled_dot_product_attention", self._around_attention
@@ -58,15 +61,17 @@ class Capture:
             taps += self._residual_taps
         if self._architecture.sites and self.ranking.watches_argpartition:
             taps.append(self._selection_tap)
-        if want.attention:
+        if want.attention or want.heads:
             taps.append(self._attention_tap)
+        if want.heads:
+            taps += self._matrix_taps
         self._want, self._on_pass, self._edits = want, on_pass, edits
         try:
             with Attached(taps):
                 yield
         finally:
             # Unevaluated captures would pin the key-value buffers of their pass.
-            self._record, self._mixture = PassRecord([]), None
+            self._record, self._mixture, self._multiplied = PassRecord([]), None, None
             self._on_pass, self._edits = (lambda record: None), NONE
 
     @property
@@ -129,6 +134,27 @@ class Capture:
                     taps.append(ModuleTap(child, self._around_part(index, routes)))
         return taps
 
+    @cached_property
+    def _matrix_taps(self) -> list[Tap]:
+        """All matrices that are called inside the layers' parts, those that route apart."""
+        taps: list[Tap] = []
+        for index, layer in enumerate(self._architecture.layers):
+            site = self._architecture.sites.get(index)
+            for child in _child_modules(layer):
+                if child.children() and not (site is not None and _holds(child, site.bank)):
+                    inside = (m for _, m in child.named_modules())
+                    matrices = (m for m in inside if isinstance(m, nn.Linear | nn.QuantizedLinear))
+                    taps += [ModuleTap(m, self._around_matrix(m)) for m in matrices]
+        return taps
+
+    def _around_matrix(self, matrix: nn.Module) -> Callable[..., Any]:
+        def around(call: Callable[..., Any], x: mx.array, *args: Any, **kwargs: Any) -> Any:
+            output = call(x, *args, **kwargs)
+            self._multiplied = matrix, x, output
+            return output
+
+        return around
+
     def _around_model(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         self._record = PassRecord([LayerRecord() for _ in self._architecture.layers])
         output = call(*args, **kwargs)
@@ -147,7 +173,8 @@ class Capture:
             if record.at_router is None:  # the layer has no feed-forward part of its own
                 record.at_router = record.leaving
             record.normed.clear()
-            record.forget(self.kept | BLOCK if self._want.expert_outputs else self.kept)
+            wanted = BLOCK if self._want.expert_outputs else frozenset()
+            record.forget(self.kept | wanted | (MIXER if self._want.heads else frozenset()))
             return (left, *output[1:]) if record.returns_tuple else left
 
         return around
@@ -177,12 +204,19 @@ class Capture:
                 record.at_router, record.norm = next(
                     ((h, norm) for h, out, norm in record.normed if out is x), (x, None)
                 )
+            self._attended, self._multiplied = [], None
             output = call(x, *args, **kwargs)
             if mixes and record.mixed is None:
                 record.mixed = output[0] if isinstance(output, tuple) else output
+                self._note_heads(record)
             return output
 
         return around
+
+    def _note_heads(self, record: LayerRecord) -> None:
+        record.attended = tuple(self._attended)
+        if self._multiplied is not None and self._multiplied[2] is record.mixed:
+            record.projected = self._multiplied[:2]
 
     def _routed(self, layer: int, x: mx.array, logits: mx.array) -> mx.array:
         record = self._record.layers[layer]
@@ -285,11 +319,13 @@ class Capture:
     def _around_attention(
         self, call: Callable[..., Any], q: mx.array, k: mx.array, v: mx.array, **kwargs: Any
     ) -> Any:
-        self._record.layers[self._layer].attention.append(
-            probabilities(
-                q, k, scale=kwargs["scale"], mask=kwargs.get("mask"), sinks=kwargs.get("sinks")
+        self._attended.append(q.shape[1])
+        if self._want.attention:
+            self._record.layers[self._layer].attention.append(
+                probabilities(
+                    q, k, scale=kwargs["scale"], mask=kwargs.get("mask"), sinks=kwargs.get("sinks")
+                )
             )
-        )
         return call(q, k, v, **kwargs)
 
 

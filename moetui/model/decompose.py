@@ -11,7 +11,7 @@ linear too; its bias is a part of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -144,7 +144,41 @@ class Decomposition:
         h = _rows(record.layers[layer].at_router, H)
         scale = self._sources.scale(record, earlier, h)
         added = (outputs * scale[:, None]).swapaxes(0, 1)
-        normed = self._through_norm(record.layers[layer], index, added, h, slice(None))
+        return self._put_into(record, index, added, h, slice(None))
+
+    def mixing(self, record: PassRecord, layer: int) -> list[int]:
+        """The layers whose attention, or what stands in its place, the router of `layer` reads."""
+        return self._sources.mixing(record, layer)
+
+    def read_attention(
+        self,
+        record: PassRecord,
+        layer: int,
+        earlier: int,
+        terms: Callable[[slice], mx.array],
+        count: int,
+    ) -> mx.array:
+        """[T, count, E]: what the terms of which the attention of the layer `earlier` makes up its
+        output put into the logits of the router of `layer`; `terms` gives them by rows,
+        [count, T', H]."""
+        index, H = [site.layer for site in self._sites].index(layer), self._W.shape[-1]
+        h = _rows(record.layers[layer].at_router, H)
+        scale = self._sources.mixed_scale(record, earlier, h)
+        step = max(1, _FLOATS_AT_ONCE // (count * H))
+        pieces = []
+        for rows in _slices(len(h), step):
+            pieces.append(self._put_into(record, index, terms(rows) * scale[rows], h[rows], rows))
+            if len(h) > step:
+                mx.eval(pieces[-1])
+        return mx.concatenate(pieces)
+
+    def _put_into(
+        self, record: PassRecord, index: int, added: mx.array, h: mx.array, rows: slice
+    ) -> mx.array:
+        """[T', G, E]: what parts [G, T', H] of the stream h [T', H] put into the logits of the
+        router `index`."""
+        layer = record.layers[self._sites[index].layer]
+        normed = self._through_norm(layer, index, added, h, rows)
         return (normed @ self._W[index].T).swapaxes(0, 1)
 
     def _source_names(self) -> tuple[tuple[str, int | None], ...]:

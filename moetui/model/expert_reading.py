@@ -9,67 +9,38 @@ add up to its routed part.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 
 import mlx.core as mx
 import numpy as np
-from numpy.typing import NDArray
 
-from moetui.errors import ModelError, UsageError
-from moetui.model.architecture import Architecture
-from moetui.model.decompose import Decomposition
 from moetui.model.edits import NONE, Edits
 from moetui.model.readings import effective_weights, outputs_of
 from moetui.model.records import PassRecord, Want
+from moetui.model.source_reading import Ids, SourceReading
 from moetui.model.sources import ROUTED
-from moetui.trace import NO_EXPERT, ExpertSources, ModelInfo
+from moetui.trace import NO_EXPERT, ExpertSources
 
-Ids = NDArray[np.int32]
-
-_TOKENS = 8
 _WANT = Want(expert_outputs=True)
-# Of completeness: ten times what is reached in each precision.
-_TOLERANCE, _HALF_TOLERANCE = 1e-4, 1e-2
 
 
-class ExpertReading(ABC):
+class ExpertReading(SourceReading):
     """What `moetui.model.Model` says of single experts; how it runs is the model's own affair."""
-
-    info: ModelInfo
-    architecture: Architecture
-    _decomposition: Decomposition | None
-
-    @abstractmethod
-    def ids(self, text_or_ids: str | Sequence[int] | Ids) -> Ids:
-        """Token ids of a prompt, checked."""
-
-    @abstractmethod
-    def edits(self, prompt_tokens: int) -> Edits:
-        """What the interventions in force make of a pass."""
-
-    @abstractmethod
-    def pass_record(self, ids: Ids, want: Want, edits: Edits) -> PassRecord:
-        """One pass over `ids` from an empty cache, not evaluated."""
 
     @cached_property
     def expert_sources_error(self) -> str | None:
         """Why `expert_sources` cannot be asked of this architecture, None where it can."""
-        if self._decomposition is None:
-            why = self.info.routing_error or self.info.decomposition_error
-            return why or "the model has no router"
+        if (why := self._unsplit_error()) is not None:
+            return why
         if ROUTED not in self.info.part_names:
             return (
                 "single experts cannot be told apart in this architecture's stream: what they add "
                 "is projected, or mixed with another part, before it is added"
             )
-        last = self.info.moe_layers[-1]
-        ids = np.arange(_TOKENS, dtype=np.int32) % self.info.vocab_size
-        worst = float(self._expert_sources(ids, last, NONE).completeness.max(initial=0.0))
-        if worst <= (_TOLERANCE if self.info.dtype == "float32" else _HALF_TOLERANCE):
-            return None
-        return f"the experts of a layer miss what the layer added by {worst:.1e} of the logits"
+        found = self._expert_sources(self._probe_ids(), self.info.moe_layers[-1], NONE)
+        missed = self._missed(found.completeness)
+        return missed and f"the experts of a layer miss what the layer added by {missed}"
 
     def expert_sources(self, text_or_ids: str | Sequence[int] | Ids, layer: int) -> ExpertSources:
         """What the chosen experts of earlier layers added to the logits of the router of decoder
@@ -79,26 +50,16 @@ class ExpertReading(ABC):
         not route; ModelError where `expert_sources_error` says why.
         """
         ids = self.ids(text_or_ids)
-        if layer not in self.info.moe_layers:
-            raise UsageError(
-                f"layer {layer} does not route",
-                f"the routing layers are {', '.join(map(str, self.info.moe_layers)) or 'none'}",
-            )
-        if self.expert_sources_error is not None:
-            raise ModelError(self.expert_sources_error, "the shares of whole layers are there")
+        self._check_source(layer, self.expert_sources_error)
         return self._expert_sources(ids, layer, self.edits(len(ids)))
 
     def _expert_sources(self, ids: Ids, layer: int, edits: Edits) -> ExpertSources:
-        assert self._decomposition is not None
         record = self.pass_record(ids, _WANT, edits)
-        site, names = self.architecture.sites[layer], self._decomposition.source_names
         earlier = [at for at in self.architecture.sites if at < layer]
-        E, k = site.num_experts, max((self._used(record, at) for at in earlier), default=0)
-        sources = self._decomposition.read_sources(record, (layer,)).logits[:, 0, :, :E]
-        routed = sources[:, mx.array([names.index((ROUTED, at)) for at in earlier], mx.int32)]
-        logits = record.layers[layer].logits
-        assert logits is not None
-        whole = logits.astype(mx.float32).reshape(len(ids), -1)[:, :E]
+        E = self.architecture.sites[layer].num_experts
+        k = max((self._used(record, at) for at in earlier), default=0)
+        routed = self._added_by(record, layer, ROUTED, earlier)
+        whole = self._router_logits(record, layer)
         mx.eval(whole, routed)
         chosen = np.full((len(ids), len(earlier), k), NO_EXPERT, np.int16)
         added = np.zeros((*chosen.shape, E), np.float32)

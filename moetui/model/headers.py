@@ -30,17 +30,32 @@ def experts_by_layer(tensors: Tensors, claimed: int) -> dict[int, int]:
     claimed: what the configuration says, 0 for nothing. It is needed only for experts that are
     named like any other tensor, and for those whose matrices lie on top of each other.
     """
-    blocks = {_block(name) for name in tensors if _may_be_router(name, tensors[name], claimed)}
     found: dict[int, int] = {}
+    for layer, count, _ in _of_experts(tensors, claimed):
+        found[layer] = max(found.get(layer, 0), count)
+    return found
+
+
+def expert_bytes(tensors: Tensors, claimed: int) -> dict[int, int]:
+    """Layer → bytes that one routed expert takes in the checkpoint (the mean of its layer, whose
+    experts are alike), scales and biases included; `claimed` as for `experts_by_layer`."""
+    counts = experts_by_layer(tensors, claimed)
+    sums = dict.fromkeys(counts, 0)
+    for layer, _, tensor in _of_experts(tensors, claimed):
+        sums[layer] += tensor.nbytes
+    return {layer: total // counts[layer] for layer, total in sums.items()}
+
+
+def _of_experts(tensors: Tensors, claimed: int) -> Iterator[tuple[int, int, Tensor]]:
+    """Layer, how many experts there must be at least, and tensor, of all that belong to experts."""
+    blocks = {_block(name) for name in tensors if _may_be_router(name, tensors[name], claimed)}
     for name, tensor in tensors.items():
         layer = _LAYER.search(name)
         if layer is None:
             continue
         count = _named_experts(name, tensor, claimed) or _beside(name, tensor, claimed, blocks)
         if count:
-            number = int(layer[1])
-            found[number] = max(found.get(number, 0), count)
-    return found
+            yield int(layer[1]), count, tensor
 
 
 def router_bits(tensors: Tensors, experts: int, hidden_size: int | None) -> int | None:

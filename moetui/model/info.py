@@ -12,8 +12,10 @@ from mlx.utils import tree_flatten
 
 from moetui.model.backend import backend
 from moetui.model.digest import digest, recipe_digest
+from moetui.model.headers import expert_bytes
 from moetui.model.probe import Probe
 from moetui.model.reinitialise import Initialisation
+from moetui.model.safetensors import read_header
 from moetui.trace import ModelInfo
 
 
@@ -60,10 +62,26 @@ def model_info(
         lens_error=probe.lens_error,
         attention_error=probe.attention_error,
         initialisation=str(initialisation) if initialisation else None,
+        layer_experts=_layer_experts(probe),
+        expert_bytes=_expert_bytes(folder, tuple(sites), probe.architecture.num_experts),
     )
 
 
 _BITS = {"float32": 32, "bfloat16": 16, "float16": 16}
+
+
+def _layer_experts(probe: Probe) -> tuple[int, ...]:
+    """By layer, where layers differ."""
+    found = tuple(site.num_experts for site in probe.architecture.sites.values())
+    return found if len(set(found)) > 1 else ()
+
+
+def _expert_bytes(folder: Path, layers: tuple[int, ...], experts: int) -> tuple[int, ...]:
+    """Of one expert of each of these layers; empty where the files do not tell them apart."""
+    headers = (read_header(path) for path in sorted(folder.glob("model*.safetensors")))
+    tensors = {name: tensor for header in headers for name, tensor in header.items()}
+    found = expert_bytes(tensors, experts)
+    return tuple(found[layer] for layer in layers) if found.keys() >= set(layers) else ()
 
 
 def _parameters(network: nn.Module) -> int:

@@ -22,6 +22,7 @@ from moetui.model.capture import Capture
 from moetui.model.decompose import Decomposition
 from moetui.model.edits import NONE, Edits
 from moetui.model.expert_reading import ExpertReading
+from moetui.model.head_reading import HeadReading
 from moetui.model.info import model_info
 from moetui.model.lens import LazyLens, Lens
 from moetui.model.lens_reading import LensReading
@@ -49,7 +50,7 @@ LENS_LIMIT = 4096
 PREFILL = 2048
 
 
-class Model(LensReading, ExpertReading):
+class Model(LensReading, ExpertReading, HeadReading):
     """A model and everything that can be read from its own forward pass.
 
     Not safe to use from several threads at once: mlx arrays belong to the thread that made them,

@@ -13,19 +13,23 @@ import mlx.nn as nn
 class Want:
     """What to capture besides the routing itself, which always is.
 
-    sources: decoder layers at whose routers the stream is kept by what added to it.
+    sources: decoder layers at whose routers the stream is kept by what added to it. heads: keep
+    what the output projections of attention read.
     """
 
     residuals: bool = True
     attention: bool = False
     expert_outputs: bool = False
     sources: tuple[int, ...] = ()
+    heads: bool = False
 
 
 # What a layer's modules put out on the way: needed to name the parts, and large.
 SOURCES = frozenset({"routed_sum", "block_output", "block_normed", "mixed", "mixed_normed"})
 # Those that lead from the outputs of experts to the stream.
 BLOCK = frozenset({"block_output", "block_normed"})
+# Those that lead from the outputs of heads there.
+MIXER = frozenset({"mixed", "mixed_normed"})
 
 
 @dataclass(eq=False)
@@ -42,6 +46,8 @@ class LayerRecord:
     added. block_output: what the routing block put out; mixed: what the module put out that mixes
     positions; *_normed: the same after a norm that read it.
     mixed_again: whether another such module ran once the stream had been at the router.
+    attended: heads of every attention that ran in the module that mixes positions. projected: the
+    matrix whose output that module handed on as it was, and its input [..., in].
     attention: probabilities of every attention that the layer ran, in their order.
     """
 
@@ -63,6 +69,8 @@ class LayerRecord:
     mixed: mx.array | None = None
     mixed_normed: mx.array | None = None
     mixed_again: bool = False
+    attended: tuple[int, ...] = ()
+    projected: tuple[nn.Module, mx.array] | None = None
     attention: list[mx.array] = field(default_factory=list)
     returns_tuple: bool = False
     normed: list[tuple[mx.array, mx.array, nn.Module]] = field(default_factory=list)

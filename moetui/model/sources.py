@@ -65,6 +65,7 @@ class LayerSources:
     """What one layer adds to the stream.
 
     attention: all that it adds before its router is one mixing module's output (or nothing).
+    before_unit: what that output is multiplied with.
     experts: what it adds afterwards is the block's output times `unit`, plus, where the two run
     side by side, the mixing module's times `mixed_unit`.
     """
@@ -73,6 +74,7 @@ class LayerSources:
     experts: bool
     unit: float = 1.0
     mixed_unit: float = 0.0
+    before_unit: float = 1.0
 
 
 class Sources:
@@ -142,7 +144,23 @@ class Sources:
     def scale(self, record: PassRecord, layer: int, like: mx.array) -> mx.array:
         """[T, H]: what the output of the block that routes in `layer` was multiplied with before
         it was added to the stream; for passes that kept `moetui.model.records.BLOCK`."""
-        return _scale(record.layers[layer], self._layers[layer].unit, like)
+        return _block_scale(record.layers[layer], self._layers[layer].unit, like)
+
+    def mixing(self, record: PassRecord, layer: int) -> list[int]:
+        """The layers whose mixing module had added to the stream at the router of `layer`; for
+        passes that kept `moetui.model.records.MIXER`."""
+        return [
+            i
+            for i, (seen, source) in enumerate(zip(record.layers, self._layers, strict=True))
+            if seen.mixed is not None and (i < layer or (i == layer and not source.mixed_unit))
+        ]
+
+    def mixed_scale(self, record: PassRecord, layer: int, like: mx.array) -> mx.array:
+        """[T, H]: what the output of the module of `layer` that mixes positions was multiplied
+        with before it was added to the stream; for passes that kept `MIXER`."""
+        seen, source = record.layers[layer], self._layers[layer]
+        unit = source.mixed_unit or source.before_unit
+        return _scale(seen.mixed, seen.mixed_normed, unit, like)
 
     def _mixed(self, record: PassRecord, like: mx.array) -> mx.array:
         nothing = mx.zeros_like(like[0])
@@ -195,12 +213,14 @@ def _layer_sources(record: LayerRecord) -> LayerSources:
     rounding = _rounding(record.entering)
     first = rounding * (np.abs(at_router) + np.abs(before))
     second = rounding * (np.abs(leaving) + np.abs(after))
-    attention = not before.any() or _units(before, first, mixed) is not None
+    alone = _units(before, first, mixed)
+    attention = not before.any() or alone is not None
+    before_unit = 1.0 if alone is None else alone[0]
     if (units := _units(after, second, block)) is not None:
-        return LayerSources(attention, True, units[0])
+        return LayerSources(attention, True, units[0], before_unit=before_unit)
     if not before.any() and (units := _units(after, second, block, mixed)) is not None:
         return LayerSources(True, True, *units)
-    return LayerSources(attention, False)
+    return LayerSources(attention, False, before_unit=before_unit)
 
 
 def _is_routed_sum(record: LayerRecord, without: mx.array | None) -> bool:
@@ -216,16 +236,22 @@ def _is_routed_sum(record: LayerRecord, without: mx.array | None) -> bool:
 
 def _routed_part(record: LayerRecord, unit: float, like: mx.array) -> mx.array:
     """[T, H]: what the sum of the routed experts became in the stream."""
-    return _float32(record.routed_sum, like) * _scale(record, unit, like)
+    return _float32(record.routed_sum, like) * _block_scale(record, unit, like)
 
 
-def _scale(record: LayerRecord, unit: float, like: mx.array) -> mx.array:
-    """[T, H]: what the block's output was multiplied with, a norm on the way included."""
-    if record.block_normed is None:
+def _block_scale(record: LayerRecord, unit: float, like: mx.array) -> mx.array:
+    return _scale(record.block_output, record.block_normed, unit, like)
+
+
+def _scale(
+    output: mx.array | None, normed: mx.array | None, unit: float, like: mx.array
+) -> mx.array:
+    """[T, H]: what a module's output was multiplied with, a norm on the way included."""
+    if normed is None:
         return mx.full(like.shape, unit)
-    summed, normed = _float32(record.block_output, like), _float32(record.block_normed, like)
-    zero = summed == 0
-    return unit * mx.where(zero, 0, normed / mx.where(zero, 1, summed))
+    before, after = _float32(output, like), _float32(normed, like)
+    zero = before == 0
+    return unit * mx.where(zero, 0, after / mx.where(zero, 1, before))
 
 
 def _float32(array: mx.array | None, like: mx.array) -> mx.array:

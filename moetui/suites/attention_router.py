@@ -19,6 +19,7 @@ from moetui.suites.attention_router_corpus import (
     TokenIdentityAnalysis,
 )
 from moetui.suites.attention_router_experts import SourceExpertsAnalysis
+from moetui.suites.attention_router_heads import SourceHeadsAnalysis
 from moetui.suites.attention_router_measures import SENSITIVE, measures
 from moetui.suites.attention_router_prompts import ContextSensitivityAnalysis, Decomposition
 from moetui.suites.attention_router_verdict import conclude
@@ -103,8 +104,8 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     source_documents: Annotated[
         Count,
         msgspec.Meta(
-            description="how many documents of the corpus the shares of single experts are "
-            "estimated on; 0: none. An interval takes 20"
+            description="how many documents of the corpus the shares of single experts and "
+            "of single attention heads are estimated on; 0: none. An interval takes 20"
         ),
     ] = 60
     source_tokens: Annotated[
@@ -151,8 +152,8 @@ class AttentionRouter:
         "embedding?"
     )
     cost = (
-        "about 200 × 128 tokens of the corpus, a third of them twice, 60 × 64 for "
-        "single experts, and 700 texts of 16 tokens; "
+        "about 200 × 128 tokens of the corpus, a third of them twice, 60 × 64 each for "
+        "single experts and heads, and 700 texts of 16 tokens; "
         "with the defaults about a minute of CPU time for the demo model"
     )
     published: tuple[Published, ...] = (
@@ -171,19 +172,19 @@ class AttentionRouter:
             max_tokens=given.corpus_tokens,
             layers=given.layers,
         )
+        singles = CorpusPlan(
+            corpus,
+            documents=given.source_documents if given.corpus_documents else 0,
+            max_tokens=given.source_tokens,
+            layers=given.layers if given.source_layer is None else (given.source_layer,),
+        )
+        asked = given.corpus_documents > 0
         self.analyses: tuple[Analysis, ...] = (
             SanityAnalysis(given.prompts, max_tokens=given.corpus_tokens, layers=given.layers),
             Decomposition(given.prompts, given.layers),
             CorpusDecompositionAnalysis(plan),
-            SourceExpertsAnalysis(
-                CorpusPlan(
-                    corpus,
-                    documents=given.source_documents if given.corpus_documents else 0,
-                    max_tokens=given.source_tokens,
-                    layers=given.layers if given.source_layer is None else (given.source_layer,),
-                ),
-                asked=given.corpus_documents > 0,
-            ),
+            SourceExpertsAnalysis(singles, asked=asked),
+            SourceHeadsAnalysis(singles, asked=asked),
             CausalCheckAnalysis(plan, documents=given.causal_documents, tokens=given.causal_tokens),
             TokenIdentityAnalysis(plan),
             ContextSensitivityAnalysis(

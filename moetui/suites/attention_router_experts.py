@@ -2,128 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
-from moetui.analyses.source_experts import (
-    DEFINITION,
-    NULL,
-    PERMUTATIONS,
-    ExpertSums,
-    SourceExperts,
-    expert_shares,
-    expert_sums,
-    permuted_powers,
+from moetui.analyses.single_sources import Split
+from moetui.analyses.source_experts import DEFINITION, NULL, SourceExperts, expert_shares
+from moetui.suites.attention_router_singles import (
+    LISTED,
+    AllSingles,
+    SinglesAnalysis,
+    above_null,
 )
-from moetui.stats import Statistic
-from moetui.suites.attention_router_corpus import NO_CORPUS, CorpusPlan, Texts
-from moetui.suites.layers import routing_layers
-from moetui.suites.plan import Needs, Outcome, Part, Step
 from moetui.suites.results import SuiteResult, results_of
-from moetui.suites.sanity import no_router
 from moetui.suites.tables import Section, Table
 from moetui.suites.wording import number
 from moetui.trace import Forward, ModelInfo
-from moetui.trace.types import Floats
-
-# Of all experts before a router, so many are listed: the largest shares.
-EXPERTS = 10
 
 
-@dataclass(frozen=True, eq=False)
-class ReadExperts:
-    """The sums of some documents and, over all of them, the powers under permutation [P, M, X];
-    error: why the experts could not be told apart."""
-
-    documents: tuple[ExpertSums, ...]
-    permuted: Floats
-    error: str | None = None
-
-
-class SourceExpertsAnalysis:
-    """The shares of every earlier expert in the logits of one router: the last of the plan's.
-
-    asked: whether there is a corpus at all.
-    """
+class SourceExpertsAnalysis(SinglesAnalysis):
+    """The shares of every earlier expert in the logits of one router."""
 
     name = "source_experts"
-    needs: tuple[str, ...] = ()
-    partial_type: Any = ReadExperts
-
-    def __init__(self, plan: CorpusPlan, *, asked: bool) -> None:
-        self._plan, self._asked = plan, asked
-
-    def settings(self, *, seed: int) -> Any:
-        """Layers, length and what is said of the corpus."""
-        return [self._plan.layers, self._plan.max_tokens, self._plan.used(seed)]
 
     def unfit(self, info: ModelInfo) -> str | None:
-        """A model without routers, no documents, or no experts before the router.
-
-        Raises UsageError for a layer that does not route."""
-        if (reason := no_router(info)) is not None:
+        """Also a router before which no experts run."""
+        if (reason := super().unfit(info)) is not None:
             return reason
-        router = routing_layers(self._plan.layers, info)[-1]
-        if self._plan.empty:
-            return "no document was asked for (source_documents=0)" if self._asked else NO_CORPUS
+        router = self.router(info)
         if router == info.moe_layers[0]:
             return f"no experts run before the router of layer {router}"
         return None
 
-    def parts(self, *, seed: int) -> tuple[Part, ...]:
-        """Twenty-five documents each."""
-        return self._plan.parts(seed=seed)
+    def refused(self, model: Forward) -> str | None:
+        """Where the experts' sum is projected, or mixed with another part."""
+        return model.expert_sources_error
 
-    def read(
-        self, model: Forward, part: Part, needs: Needs, *, seed: int, step: Step
-    ) -> ReadExperts:
-        """One pass a document."""
-        given: Texts = part.inputs
-        info, nothing = model.info, np.zeros((0, 0, 0), np.float32)
-        if model.expert_sources_error is not None:
-            return ReadExperts((), nothing, model.expert_sources_error)
-        router = routing_layers(given.layers, info)[-1]
-        X, invariant = info.num_experts, info.shift_invariant
-        earlier = info.moe_layers.index(router)
-        permuted = np.zeros((PERMUTATIONS, earlier, X))
-        sums: list[ExpertSums] = []
-        for document in given.documents:
-            ids = model.tokenize(document.text)[: given.max_tokens]
-            found = model.expert_sources(ids, router)
-            sums.append(expert_sums(found, X, shift_invariant=invariant))
-            permuted += permuted_powers(
-                found, X, document.text, seed=seed, shift_invariant=invariant
-            )
-            step(len(sums), len(given.documents))
-        return ReadExperts(tuple(sums), permuted.astype(np.float32))
+    def split(
+        self, model: Forward, ids: Any, router: int
+    ) -> tuple[Split, int, tuple[tuple[int, int], ...]]:
+        """The chosen experts of earlier layers."""
+        found, experts = model.expert_sources(ids, router), model.info.num_experts
+        return found, experts, tuple((layer, experts) for layer in found.layers.tolist())
 
-    def reduce(self, info: ModelInfo, partials: Sequence[Any], *, seed: int) -> Outcome:
-        """Shares with intervals over documents, and their test."""
-        errors = [partial.error for partial in partials if partial.error is not None]
-        documents = [one for partial in partials for one in partial.documents]
-        if errors or not any(one.tokens for one in documents):
-            return Outcome(None, errors[0] if errors else "no token has all its router data")
-        router = routing_layers(self._plan.layers, info)[-1]
-        drawn = self._plan.sample(seed)
-        return Outcome(
-            SourceExperts(
-                definition=DEFINITION,
-                null=NULL,
-                shares=expert_shares(
-                    documents,
-                    np.sum([partial.permuted for partial in partials], axis=0, dtype=float),
-                    router,
-                    [layer for layer in info.moe_layers if layer < router],
-                    seed=seed,
-                ),
-                corpus=drawn.name,
-                max_tokens=self._plan.max_tokens,
-                documents_digest=drawn.digest,
-                caveat=drawn.caveat,
-            )
+    def result(self, read: AllSingles, *, seed: int) -> SourceExperts:
+        """The shares of all experts."""
+        earlier = [layer for layer, _ in read.layers]
+        return SourceExperts(
+            definition=DEFINITION,
+            null=NULL,
+            shares=expert_shares(read.documents, read.permuted, read.router, earlier, seed=seed),
+            corpus=read.drawn.name,
+            max_tokens=self.max_tokens,
+            documents_digest=read.drawn.digest,
+            caveat=read.drawn.caveat,
         )
 
 
@@ -149,26 +80,20 @@ def sections(result: SuiteResult) -> Iterator[Section]:
 def _said(model: str, found: SourceExperts) -> str:
     shares = found.shares
     experts = len(shares.experts) + shares.never_chosen
-    sure = sum(_above(one.across_tokens) for one in shares.experts)
     return (
         f"{model}: router of layer {shares.layer}; {experts:,} experts of layers "
         f"{', '.join(map(str, shares.earlier))}, {shares.never_chosen:,} never chosen; "
-        f"{sure:,} have a larger share than by exchange (q ≤ 0.05). {shares.documents} documents, "
+        f"{above_null(one.across_tokens for one in shares.experts):,} have a larger share than by "
+        f"exchange (q ≤ 0.05). {shares.documents} documents, "
         f"{shares.tokens:,} tokens; the experts of a layer miss its routed part by at most "
         f"{number(shares.completeness)} of the logits."
     )
 
 
-def _above(share: Statistic) -> bool:
-    if share.q is None or share.value is None or share.null_mean is None:
-        return False
-    return share.q <= 0.05 and share.value > share.null_mean
-
-
 def _table(model: str, found: SourceExperts) -> Table:
     rows = tuple(
         (str(one.layer), f"E{one.expert}", one.across_tokens, one.per_token, one.chosen)
-        for one in found.shares.experts[:EXPERTS]
+        for one in found.shares.experts[:LISTED]
     )
     whole = ("all", "all", found.shares.together, None, None)
     return Table(

@@ -14,6 +14,8 @@ from moetui.analyses.attention_router import (
 )
 from moetui.analyses.causal_check import CausalCheck
 from moetui.analyses.context_sensitivity import ContextSensitivity
+from moetui.analyses.source_experts import ExpertShares, SourceExperts
+from moetui.analyses.source_heads import HeadShares, SourceHeads
 from moetui.analyses.token_identity import TokenIdentity
 from moetui.stats import Statistic
 from moetui.suites.results import CellResult, Measure
@@ -37,6 +39,10 @@ def measures(model: str, cells: Sequence[CellResult]) -> tuple[Measure, ...]:
             found += seed_measures(model, one.seed)
         elif isinstance(one, CorpusDecomposition):
             found += share_measures(model, one.corrected)
+        elif isinstance(one, SourceExperts):
+            found.append(_together(model, "all experts", one.shares))
+        elif isinstance(one, SourceHeads):
+            found.append(_together(model, "all attention heads", one.shares))
         elif isinstance(one, CausalCheck):
             found += causal_measures(model, one)
         elif isinstance(one, TokenIdentity):
@@ -82,6 +88,12 @@ def share_measures(model: str, found: CorrectedDecomposition | None) -> Iterator
     for part in parts:
         if part.across_tokens is not None:
             yield _corrected(model, share_name(part.part), part.across_tokens)
+
+
+def _together(model: str, sources: str, shares: ExpertShares | HeadShares) -> Measure:
+    """The share of all single sources before one router; that of each is in the result."""
+    name = f"{sources} before the router of layer {shares.layer}: share of its logits' variance"
+    return _corrected(model, name, shares.together)
 
 
 def causal_measures(model: str, found: CausalCheck) -> Iterator[Measure]:

@@ -16,7 +16,11 @@ from moetui.analyses.causal_check import CausalCheck, Effect
 from moetui.analyses.source_shares import RouterSourceShares
 from moetui.analyses.token_identity import TokenIdentity
 from moetui.stats import Statistic
-from moetui.suites import attention_router_contexts, attention_router_experts
+from moetui.suites import (
+    attention_router_contexts,
+    attention_router_experts,
+    attention_router_heads,
+)
 from moetui.suites.results import SuiteResult, results_of
 from moetui.suites.tables import Bars, Section, Table, Value
 
@@ -31,6 +35,7 @@ def sections(result: SuiteResult) -> tuple[Section, ...]:
         *_shares(result),
         *_sources(result),
         *attention_router_experts.sections(result),
+        *attention_router_heads.sections(result),
         *_causal(result),
         *_identity(result),
         *attention_router_contexts.sections(result),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-STUDIES: tuple[str, ...] = ()
+STUDIES: tuple[str, ...] = ("cold_experts",)
 """The studies of `moe_dynamics`, in the order in which they run; each is a suite by itself too."""
 
 WHOLE: tuple[str, ...] = ("attention_router", "moe_routing_correlation", "moe_dynamics")

@@ -14,17 +14,25 @@ import msgspec
 
 from moetui.analyses.attention_router import CorpusDecomposition, PromptDecomposition
 from moetui.analyses.causal_check import CausalCheck
+from moetui.analyses.cold_load import ColdLoad
+from moetui.analyses.cold_prompts import ColdPrompts
 from moetui.analyses.context_sensitivity import ContextSensitivity
+from moetui.analyses.expert_ablation import ExpertAblations
+from moetui.analyses.expert_scores import ExpertScores
 from moetui.analyses.expert_words import ExpertWords
 from moetui.analyses.probes import Probes
+from moetui.analyses.pruning_plan import PruningPlans
 from moetui.analyses.routed import RoutingRead
 from moetui.analyses.sanity import Sanity
 from moetui.analyses.source_experts import SourceExperts
+from moetui.analyses.source_heads import SourceHeads
 from moetui.analyses.task_accuracy import TaskAccuracy
 from moetui.analyses.token_identity import TokenIdentity
+from moetui.analyses.trigger_tokens import TriggerTokens
 from moetui.analyses.tuned_lens import LensFidelity, TunedLensFit
 from moetui.analyses.virtual_experts import VirtualExperts
 from moetui.analyses.vocabulary_alignment import VocabularyAlignment
+from moetui.analyses.waking_tokens import WakingTokens
 from moetui.errors import UsageError
 from moetui.stats import Statistic
 from moetui.trace import ModelInfo, to_json
@@ -38,6 +46,7 @@ AnalysisResult = (
     | CorpusDecomposition
     | ContextSensitivity
     | SourceExperts
+    | SourceHeads
     | CausalCheck
     | TokenIdentity
     | Probes
@@ -48,6 +57,13 @@ AnalysisResult = (
     | VocabularyAlignment
     | ExpertWords
     | RoutingRead
+    | ColdPrompts
+    | ColdLoad
+    | TriggerTokens
+    | ExpertScores
+    | ExpertAblations
+    | WakingTokens
+    | PruningPlans
     | Sanity
 )
 

@@ -20,6 +20,7 @@ from moetui.suites import (
     shortfalls,
     terms,
 )
+from moetui.suites.moe_dynamics import cold_experts_sections
 from moetui.suites.moe_routing_correlation_tasks_sections import task_checks
 from moetui.suites.names import studied
 from moetui.suites.results import (
@@ -53,6 +54,7 @@ _LONG = 72
 # A suite that is not here has the general sections only.
 OWN: Mapping[str, Own] = {
     "attention_router": Own(attention_router_sections.sections),
+    "cold_experts": Own(cold_experts_sections.sections),
     "moe_routing_correlation": Own(moe_routing_correlation_sections.sections, checks=task_checks),
 }
 

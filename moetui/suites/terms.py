@@ -73,6 +73,17 @@ OF_SUITE: Mapping[str, Terms] = {
         ("discovered", "q at or below the level of its table"),
         ("McNemar", "exact test over the problems that one model solved and the other did not"),
     ),
+    "cold_experts": (
+        ("f_e", "share of tokens that use an expert; k/E where all are used alike"),
+        ("L4 E12", "expert 12 of decoder layer 4"),
+        ("0.1×, 0.25×, 0.5×", "so many times the uniform share k/E"),
+        ("ΔNLL", "nats a predicted token that the model loses by a change; below 0 it gains"),
+        ("KL", "nats a token between the next-token distributions without and with a change"),
+        ("none within 0.01?", "equivalent: the interval of ΔNLL lies within ± that margin; "
+         "different: wholly beyond it; undecided: neither"),
+        ("control experts", "others of the same layer, removed in the same way: random ones, and "
+         "those of nearest frequency"),
+    ),
 }  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from moetui.trace.engine import (
 from moetui.trace.expert_sources import ExpertSources
 from moetui.trace.file import open_trace, save_trace
 from moetui.trace.forward import Forward, Prompt
+from moetui.trace.head_sources import HeadSources
 from moetui.trace.interventions import (
     AddLogits,
     AddToPart,
@@ -57,6 +58,7 @@ __all__ = [
     "Failure",
     "Force",
     "Forward",
+    "HeadSources",
     "Intervention",
     "LensReadout",
     "Merge",

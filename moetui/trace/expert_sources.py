@@ -29,11 +29,20 @@ class ExpertSources:
     routed: Floats
 
     @property
+    def ids(self) -> ExpertIds:
+        """int16 [T, M, k]: which source of its layer each of `logits` is of."""
+        return self.expert_ids
+
+    @property
     def completeness(self) -> Floats:
         """float32 [T, M], max_e |Σ_experts z_c - z_layer| / max_e |z|."""
-        missed = self.logits.astype(np.float64).sum(axis=2) - self.routed
-        whole = np.abs(self.router_logits).max(axis=-1, keepdims=True)
-        error: Floats = (np.abs(missed).max(axis=-1) / np.where(whole > 0, whole, 1)).astype(
-            np.float32
-        )
-        return error
+        return missed(self.logits, self.routed, self.router_logits)
+
+
+def missed(logits: Floats, together: Floats, router_logits: Floats) -> Floats:
+    """float32 [T, M]: what single sources [T, M, k, E] miss of the layers that they are of
+    [T, M, E], over the largest of the router's logits [T, E]."""
+    off = np.abs(logits.astype(np.float64).sum(axis=2) - together).max(axis=-1)
+    whole = np.abs(router_logits).max(axis=-1, keepdims=True)
+    error: Floats = (off / np.where(whole > 0, whole, 1)).astype(np.float32)
+    return error

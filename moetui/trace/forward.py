@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from moetui.trace.expert_sources import ExpertSources
+from moetui.trace.head_sources import HeadSources
 from moetui.trace.interventions import Intervention
 from moetui.trace.lenses import TunedLens, WordReadout
 from moetui.trace.types import ExpertIds, Floats, Ints, ModelInfo, Trace
@@ -88,6 +89,14 @@ class Forward(Protocol):
     def expert_sources(self, text_or_ids: Prompt, layer: int) -> ExpertSources:
         """What single experts of earlier layers added to the logits of the router of decoder layer
         `layer`, by a pass of its own."""
+
+    @property
+    def head_sources_error(self) -> str | None:
+        """Why `head_sources` cannot be asked of this model, None where it can."""
+
+    def head_sources(self, text_or_ids: Prompt, layer: int) -> HeadSources:
+        """What single attention heads, up to the router of decoder layer `layer`, added to its
+        logits, by a pass of its own."""
 
     def nll(self, text_or_ids: Prompt, interventions: Sequence[Intervention] = ()) -> Floats:
         """float32 [T - 1], -ln P(token t | tokens before it) in nats, for t = 1 … T - 1."""

@@ -38,6 +38,10 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     `routing_error` the model has experts, and no layer of it is read.
     `initialisation` says how the weights of a null model were drawn, None where they are those of
     the checkpoint; then `digest` identifies what they follow from.
+    `layer_experts` is how many experts each of `moe_layers` chooses among; empty where all have
+    `num_experts` (see `experts_by_layer`).
+    `expert_bytes` is what one routed expert of each of `moe_layers` takes in the checkpoint as it
+    is stored there; empty where its files do not tell experts apart.
     """
 
     name: str
@@ -65,11 +69,18 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     lens_error: str | None = None
     attention_error: str | None = None
     initialisation: str | None = None
+    layer_experts: tuple[int, ...] = ()
+    expert_bytes: tuple[int, ...] = ()
 
     @property
     def is_moe(self) -> bool:
         """Whether any layer routes."""
         return bool(self.moe_layers)
+
+    @property
+    def experts_by_layer(self) -> tuple[int, ...]:
+        """How many experts each of `moe_layers` chooses among."""
+        return self.layer_experts or (self.num_experts,) * len(self.moe_layers)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -9,14 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 import moetui
-from moetui.analyses.source_experts import (
-    PERMUTATIONS,
-    ExpertShare,
-    ExpertShares,
-    expert_shares,
-    expert_sums,
-    permuted_powers,
-)
+from moetui.analyses.single_sources import PERMUTATIONS, permuted_powers, single_sums
+from moetui.analyses.source_experts import ExpertShare, ExpertShares, expert_shares
 from moetui.analyses.source_shares import source_sums
 from moetui.trace import NO_EXPERT, ExpertSources
 
@@ -46,7 +40,7 @@ def measured(found: Sequence[ExpertSources], **options: bool) -> ExpertShares:
         np.zeros((PERMUTATIONS, len(LAYERS), X)),
     )
     return expert_shares(
-        [expert_sums(one, X, **options) for one in found], permuted, 6, LAYERS, seed=0
+        [single_sums(one, X, **options) for one in found], permuted, 6, LAYERS, seed=0
     )
 
 
@@ -140,10 +134,10 @@ def test_tokens_without_all_their_data_do_not_count() -> None:
     whole, holed = document(1), document(1)
     holed.router_logits[4, 2] = np.nan
     holed.logits[6, 1, 0] = np.nan
-    sums, all_of_it = expert_sums(holed, X), expert_sums(whole, X)
+    sums, all_of_it = single_sums(holed, X), single_sums(whole, X)
     assert (sums.tokens, all_of_it.tokens) == (7, 9)
     rows = [t for t in range(9) if t not in (4, 6)]
-    kept = expert_sums(
+    kept = single_sums(
         ExpertSources(
             layer=6, layers=whole.layers, router_logits=whole.router_logits[rows],
             expert_ids=whole.expert_ids[rows], logits=whole.logits[rows],
@@ -166,7 +160,7 @@ def test_few_documents_have_shares_and_nothing_to_judge_them_by() -> None:
 def test_the_experts_of_a_layer_sum_to_its_share_on_the_demo_model() -> None:
     model = moetui.load("demo")
     for text in ("The dog has a ball, and 12 + 7 =", "Once upon a time there was a king."):
-        sums = expert_sums(model.expert_sources(text, 7), model.info.num_experts)
+        sums = single_sums(model.expert_sources(text, 7), model.info.num_experts)
         trace = model.trace(text, lens=0, sources=(7,))
         layers = source_sums(trace)
         assert trace.sources is not None and sums.tokens == layers.tokens[0]

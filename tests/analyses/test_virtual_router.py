@@ -93,7 +93,8 @@ def test_what_is_saved_routes_as_before(tmp_path: Path, moe: bool) -> None:
     router, path = trained(moe=moe), tmp_path / "router.json"
     router.save(path)
     again = VirtualExpertRouter.load(path, model(moe=moe))
-    assert again.route("red 5") == router.route("red 5")
+    # Sums of another array may differ in the last bit.
+    assert again.route("red 5") == pytest.approx(router.route("red 5"), rel=1e-12)
     assert again.tasks == router.tasks and again.routing_layer == router.routing_layer
     assert again.evaluate(examples(10, 30)).skipped == 30
 

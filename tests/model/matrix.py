@@ -8,134 +8,36 @@ spies on mlx-lm's own classes, or numpy. `python -m tests.model.matrix` prints t
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_flatten
 from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.models.switch_layers import SwitchGLU, SwitchMLP
-from mlx_lm.utils import load_tokenizer
 
-from moetui.errors import ModelError
-from moetui.model.model import Model
 from moetui.trace import Trace
-from tests.model.architectures import ARCHITECTURES, VOCABULARY, build, config_of
-from tests.reference.values import DATA
+from tests.model.architectures import ARCHITECTURES
+from tests.model.silenced import RouterReader, attention_output
+from tests.model.subject import (
+    TOKENS,
+    Array,
+    Subject,
+    banks_do,
+    each_alone,
+    error,
+    replaced,
+    state_of,
+    subject_of,
+)
 
 README = Path(__file__).parents[2] / "README.md"
 BEGIN, END = "<!-- matrix -->", "<!-- /matrix -->"
-Array = np.ndarray[Any, Any]
-# More than 64 chosen experts in one pass: mlx-lm then sorts the tokens by expert.
-TOKENS = 30
 # Relative to the largest value. Sums in another order differ by about 1e-6 in float32.
 CLOSE = 1e-5
-
-
-class Subject:
-    """A tiny random instance, its trace, and what plain mlx-lm does with the same tokens."""
-
-    def __init__(self, name: str) -> None:
-        network = build(name)
-        folder = DATA / "olmoe"
-        self.before = state_of(network)
-        self.model = Model(
-            name, folder, network, load_tokenizer(folder), config_of(name), "float32"
-        )
-        self.network = network
-        self.ids = np.random.default_rng(7).integers(1, VOCABULARY, TOKENS).tolist()
-        self.plain = self.run(self.ids)
-        self.streams = self.model.info.decomposition_error is None
-        self.trace: Trace = self.model.trace(
-            self.ids, streams=self.streams, attention=True, expert_outputs=self.model.info.is_moe
-        )
-
-    def run(self, ids: list[int], memory: Any = None) -> Array:
-        """Logits [T, V] of mlx-lm's own forward."""
-        memory = make_prompt_cache(self.network) if memory is None else memory
-        return np.array(self.network(mx.array(ids)[None], cache=memory)[0].astype(mx.float32))
-
-    @cached_property
-    def blocks(self) -> tuple[list[Array], list[Array]]:
-        """What the parents of the banks put out [T, H]: as they do, and without their experts."""
-        whole = outputs_of(self, lambda _, output, indices: output)
-        return whole, each_alone(self, lambda _, output, indices: mx.zeros_like(output))
-
-    @property
-    def banks(self) -> list[nn.Module]:
-        """The expert banks by layer, found in mlx-lm's own tree."""
-        inside = (m for layer in self.network.layers for _, m in layer.named_modules())
-        return [m for m in inside if isinstance(m, SwitchGLU | SwitchMLP)]
-
-    def parent(self, bank: nn.Module) -> nn.Module:
-        """The module that holds `bank`."""
-        for _, module in self.network.named_modules():
-            if any(child is bank for child in module.children().values()):
-                return module
-        raise LookupError("a bank without a parent")
-
-
-def state_of(network: nn.Module) -> list[Any]:
-    """Class and parameters of every module, and the functions that captures replace."""
-    modules = [(name, type(module)) for name, module in network.named_modules()]
-    arrays = [(name, id(array)) for name, array in tree_flatten(network.parameters())]
-    return [modules, arrays, mx.argpartition, mx.fast.scaled_dot_product_attention]
-
-
-def error(ours: Array, theirs: Array) -> float:
-    """The largest difference, relative to the largest value."""
-    assert ours.shape == theirs.shape
-    assert np.isfinite(ours).all() and np.isfinite(theirs).all()
-    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
-
-
-@contextmanager
-def replaced(kind: type, forward: Callable[..., Any]) -> Iterator[None]:
-    """`kind.__call__` is `forward(original, module, *args)` inside the block."""
-    original = kind.__call__
-    kind.__call__ = lambda self, *a, **k: forward(original, self, *a, **k)  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        kind.__call__ = original  # type: ignore[method-assign]
-
-
-Bank = Callable[[int, mx.array, mx.array], mx.array]
-
-
-@contextmanager
-def banks_do(subject: Subject, act: Bank) -> Iterator[None]:
-    """Every bank puts out act(number of the bank, its own output, indices)."""
-    numbers = {id(bank): number for number, bank in enumerate(subject.banks)}
-
-    def forward(original: Any, module: nn.Module, x: mx.array, indices: mx.array) -> mx.array:
-        return act(numbers[id(module)], original(module, x, indices), indices)
-
-    with replaced(SwitchGLU, forward), replaced(SwitchMLP, forward):
-        yield
-
-
-def outputs_of(subject: Subject, act: Bank) -> list[Array]:
-    """What the parents of the banks put out, [T, H] each, while the banks do `act`."""
-    parents = {id(subject.parent(bank)): number for number, bank in enumerate(subject.banks)}
-    seen: dict[int, mx.array] = {}
-
-    def forward(original: Any, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        output = original(module, *args, **kwargs)
-        if id(module) in parents:
-            seen[parents[id(module)]] = output[0] if isinstance(output, tuple) else output
-        return output
-
-    kind = type(subject.parent(subject.banks[0]))
-    with banks_do(subject, act), replaced(kind, forward):
-        subject.run(subject.ids)
-    return [np.array(seen[n]).reshape(TOKENS, -1) for n in sorted(seen)]
 
 
 def sites(subject: Subject) -> None:
@@ -234,18 +136,6 @@ def _same_with_all_in_one_slot(subject: Subject, whole: list[Array]) -> None:
         assert error(output, whole[number]) < 10 * CLOSE
 
 
-def each_alone(subject: Subject, act: Bank) -> list[Array]:
-    """The output of every block while its own bank alone does `act`."""
-    found = []
-    for chosen in range(len(subject.banks)):
-
-        def one(number: int, output: mx.array, ids: mx.array, chosen: int = chosen) -> mx.array:
-            return act(number, output, ids) if number == chosen else output
-
-        found.append(outputs_of(subject, one)[chosen])
-    return found
-
-
 def shares(subject: Subject) -> None:
     """The parts add up to the router's logits, and the shares to 1."""
     trace = subject.trace
@@ -287,6 +177,28 @@ def by_expert(subject: Subject) -> None:
     for row, layer in enumerate(found.layers.tolist()):
         added = sources.logits[:, 0, sources.names.index(("routed experts", layer))]
         assert error(found.logits[:, row].sum(axis=1), added) < CLOSE
+
+
+def by_head(subject: Subject) -> None:
+    """What single heads add to the last router's logits makes up each layer's attention, and is
+    what attention lacks where the kernel puts out zeros for that head."""
+    model = subject.model
+    last = model.info.moe_layers[-1]
+    found = model.head_sources(subject.ids, last)
+    trace = model.trace(subject.ids, lens=0, streams=True, sources=(last,))
+    assert trace.sources is not None and found.completeness.max() < CLOSE
+    for row, layer in enumerate(found.layers.tolist()):
+        added = trace.sources.logits[:, 0, trace.sources.names.index(("attention", layer))]
+        assert error(found.logits[:, row].sum(axis=1), added) < CLOSE
+    row = int(np.argmax(found.heads > 0))
+    layer, heads = int(found.layers[row]), int(found.heads[row])
+    reader = RouterReader(subject.network.layers[last], model.architecture.sites[last].router)
+    whole = attention_output(subject.network, subject.ids, layer)
+    for head in range(heads):
+        lacking = whole - attention_output(subject.network, subject.ids, layer, without=head)
+        expected = reader.logits(subject.trace.streams, layer, last, whole, lacking)
+        assert error(found.logits[:, row, 1 + head], expected) < 10 * CLOSE
+    assert not found.logits[:, row, 1 + heads :].any()
 
 
 def lens(subject: Subject) -> None:
@@ -384,8 +296,8 @@ def restored(subject: Subject) -> None:
 CHECKS: dict[str, Callable[[Subject], None]] = {
     check.__name__: check
     for check in (
-        sites, unchanged, router, experts, weights, shares, by_expert, lens, decode, attention,
-        restored,
+        sites, unchanged, router, experts, weights, shares, by_expert, by_head, lens, decode,
+        attention, restored,
     )
 }  # fmt: skip
 
@@ -395,15 +307,6 @@ class Cell:
     """Passed (reason None), or what the product itself says of why this cannot be read."""
 
     reason: str | None = None
-
-
-@cache
-def subject_of(name: str) -> Subject | str:
-    """The subject, or why it cannot be loaded."""
-    try:
-        return Subject(name)
-    except ModelError as refused:
-        return refused.message
 
 
 def cell(name: str, check: str) -> Cell:
@@ -417,6 +320,7 @@ def cell(name: str, check: str) -> Cell:
         "shares": info.decomposition_error,
         "router": info.decomposition_error,
         "by_expert": subject.model.expert_sources_error,
+        "by_head": subject.model.head_sources_error,
         "attention": info.attention_error,
     }
     routing = check not in {"unchanged", "lens", "attention", "restored"}

@@ -15,7 +15,8 @@ import moetui
 from moetui.errors import ModelError
 from moetui.model.model import Model
 from tests.model.architectures import ARCHITECTURES, build, save
-from tests.model.matrix import CHECKS, README, cell, subject_of, written
+from tests.model.matrix import CHECKS, README, cell, written
+from tests.model.subject import subject_of
 from tests.reference.values import DATA
 
 SEPARATE = "experts as separate modules"
@@ -24,7 +25,8 @@ NO_LENS = "the logit lens cannot be read on this architecture"
 NOT_TOKENS = "does not attend to the tokens themselves"
 METAL = "No Metal back-end"
 NOT_ALONE = "mixed with another part, before it is added"
-ROUTING = {"sites", "router", "experts", "weights", "shares", "by_expert", "decode"}
+MIXED = "what attention puts out is mixed with something else"
+ROUTING = {"sites", "router", "experts", "weights", "shares", "by_expert", "by_head", "decode"}
 # What cannot be read, and the words in which the product itself says so. Nothing else may fail.
 SAID = {
     **{("dbrx", check): SEPARATE for check in ROUTING},
@@ -34,6 +36,8 @@ SAID = {
     ("deepseek_v41", "lens"): NO_LENS,
     ("deepseek_v41", "attention"): NOT_TOKENS,
     ("deepseek_v41", "by_expert"): NOT_ONE_SUM,
+    ("deepseek_v41", "by_head"): NOT_ONE_SUM,
+    ("kimi_k3", "by_head"): MIXED,
     ("kimi_k3", "lens"): NO_LENS,
     **{
         (name, "by_expert"): NOT_ALONE

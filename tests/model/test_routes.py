@@ -8,7 +8,7 @@ import pytest
 from moetui.errors import ModelError
 from moetui.trace import AddToPart
 from tests.model.architectures import ARCHITECTURES
-from tests.model.matrix import Subject, subject_of
+from tests.model.subject import Subject, subject_of
 
 # dbrx: no routing is read at all; muse_spark: does not run here (see test_architectures).
 UNREADABLE = {"dbrx", "muse_spark"}

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from moetui.errors import ModelError
-from moetui.trace import ExpertSources, RouterSources
+from moetui.trace import ExpertSources, HeadSources, RouterSources
 from tests.builders import make_model_info, make_trace
 
 PARTS = ("embedding", "attention", "routed experts")
@@ -18,11 +18,12 @@ class FakeModel:
 
     `attention` scales what attention adds, `embedding` what the token itself does; `common` is
     added to every expert. Attention follows from the whole text so far; all of it is added in
-    the layer of the router. The experts add nothing. `blind`: so many directions of the stream
-    no router reads, and nothing is added to them.
+    the layer of the router, three quarters of it by head 0 and the rest by head 1; the first
+    layer's is no attention of heads. The experts add nothing. `blind`: so many directions of the
+    stream no router reads, and nothing is added to them.
     """
 
-    routes_error = expert_sources_error = None
+    routes_error = expert_sources_error = head_sources_error = None
 
     def __init__(
         self,
@@ -107,6 +108,25 @@ class FakeModel:
             expert_ids=trace.expert_ids[:, :row],
             logits=np.zeros((T, row, 2, E), np.float32),
             routed=np.zeros((T, row, E), np.float32),
+        )
+
+    def head_sources(self, text_or_ids, layer):
+        trace = self.trace(text_or_ids)
+        self.traced.pop()
+        row = self.info.moe_layers.index(layer)
+        T, E = trace.router_logits[:, row].shape
+        attention = np.zeros((T, row + 1, E), np.float32)
+        attention[:, row] = trace.router_parts[:, row, 1]
+        logits = np.zeros((T, row + 1, 3, E), np.float32)
+        heads = np.array([[0], [0.75], [0.25]] if row else [[1], [0], [0]], np.float32)
+        logits[:, row] = attention[:, row, None] * heads
+        return HeadSources(
+            layer=layer,
+            layers=trace.layers[: row + 1],
+            heads=np.array([0] + [2] * row, np.int32),
+            router_logits=trace.router_logits[:, row],
+            logits=logits,
+            attention=attention,
         )
 
     def routes(self, layer, streams):

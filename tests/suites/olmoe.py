@@ -22,16 +22,21 @@ class Olmoe:
     def streams(self, text):
         """Residual stream of the last token: what each layer received, what attention and the
         experts added: three arrays [layers, hidden]."""
+        entered, attended, mixed = self.all_streams(text)
+        return entered[:, -1], attended[:, -1], mixed[:, -1]
+
+    def all_streams(self, text):
+        """The same of every token: three arrays [layers, T, hidden]."""
         ids = self.tokenizer.encode(text).ids
         h = self.weights["model.embed_tokens.weight"][ids]
         entered, attended, mixed = [], [], []
         for layer in range(self.config["num_hidden_layers"]):
-            entered.append(h[-1])
+            entered.append(h)
             a = self._attention(layer, self._norm(h, f"layers.{layer}.input_layernorm"))
             u = self._norm(h + a, f"layers.{layer}.post_attention_layernorm")
             m = np.stack([sum(self.chosen(layer, row).values()) for row in u])
-            attended.append(a[-1])
-            mixed.append(m[-1])
+            attended.append(a)
+            mixed.append(m)
             h = h + a + m
         return np.array(entered), np.array(attended), np.array(mixed)
 
@@ -51,6 +56,13 @@ class Olmoe:
         return x / scale * self._matrix(name)
 
     def _attention(self, layer, x):
+        return self._heads(layer, x).sum(axis=1)
+
+    def heads(self, layer, entered):
+        """[T, heads, H]: what every head adds to the stream for streams entering the layer."""
+        return self._heads(layer, self._norm(entered, f"layers.{layer}.input_layernorm"))
+
+    def _heads(self, layer, x):
         name, heads, T = f"layers.{layer}.self_attn", self.config["num_attention_heads"], len(x)
         q = self._norm(x @ self._matrix(f"{name}.q_proj").T, f"{name}.q_norm")
         k = self._norm(x @ self._matrix(f"{name}.k_proj").T, f"{name}.k_norm")
@@ -61,8 +73,9 @@ class Olmoe:
         scores = np.where(np.tril(np.ones((T, T), bool)), scores, -np.inf)
         weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
         weights /= weights.sum(axis=-1, keepdims=True)
-        joined = (weights @ v).transpose(1, 0, 2).reshape(T, -1)
-        return joined @ self._matrix(f"{name}.o_proj").T
+        o = self._matrix(f"{name}.o_proj")
+        blocks = o.reshape(len(o), heads, -1).transpose(1, 2, 0)
+        return ((weights @ v) @ blocks).transpose(1, 0, 2)
 
     def _rotated(self, x):
         T, half = x.shape[1], x.shape[-1] // 2

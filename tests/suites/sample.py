@@ -26,6 +26,7 @@ from moetui.analyses.context_sensitivity import (
 )
 from moetui.analyses.sanity import LayerSanity, Sanity
 from moetui.analyses.source_experts import ExpertShare, ExpertShares, SourceExperts
+from moetui.analyses.source_heads import HeadShare, HeadShares, SourceHeads
 from moetui.analyses.source_shares import RouterSourceShares, SourceShare
 from moetui.analyses.token_identity import LayerIdentity, TokenIdentity
 from moetui.stats import Statistic
@@ -134,6 +135,27 @@ def source_experts() -> SourceExperts:
     )  # fmt: skip
 
 
+def source_heads() -> SourceHeads:
+    def share(layer: int, head: int | None, value: float) -> HeadShare:
+        across = Statistic(
+            value=value, ci_low=value - 0.01, ci_high=value + 0.01, null_mean=0.0013,
+            null_low=-0.0022, null_high=0.0046, p=0.001, q=0.003, n_documents=60,
+        )  # fmt: skip
+        return HeadShare(
+            layer=layer, head=head, across_tokens=across, per_token=number(value + 0.0111)
+        )
+
+    shares = HeadShares(
+        layer=4, layers=(0, 2, 4), unsplit=(0,),
+        heads=(share(2, 5, 0.0871), share(0, None, 0.0541), share(4, None, 0.0131)),
+        together=number(0.2222), completeness=3.3e-7, documents=60, tokens=3840,
+    )  # fmt: skip
+    return SourceHeads(
+        definition="a head's share", null="tokens exchanged", shares=shares,
+        corpus="a corpus", max_tokens=64, documents_digest="d1",
+    )  # fmt: skip
+
+
 def token_identity() -> TokenIdentity:
     return TokenIdentity(
         definition="η² is a share", null="ids exchanged",
@@ -212,6 +234,7 @@ def cells(model: str) -> tuple[CellResult, ...]:
         ("corpus_decomposition", "done", None, corpus),
         ("sanity", "done", None, sanity()),
         ("source_experts", "done", None, source_experts()),
+        ("source_heads", "done", None, source_heads()),
         ("causal_check", "done", None, causal_check()),
         ("token_identity", "done", None, token_identity()),
         ("context_sensitivity", "inconclusive", "no token is in two contexts", contexts()),

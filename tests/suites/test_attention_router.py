@@ -287,6 +287,54 @@ def test_single_experts_that_cannot_be_told_apart_have_the_reason():
     assert failed.status == "failed" and "layer 9 of fake does not route" in failed.reason
 
 
+def test_single_heads_have_their_shares_the_routers_own_layer_included():
+    def shares(**parameters):
+        given = {"corpus_documents": 30, "source_documents": 20, "source_tokens": 12}
+        found = cell(run(FakeModel(layers=5), **given, **parameters), "source_heads").result
+        assert (found.max_tokens, found.shares.documents, found.shares.unsplit) == (12, 20, (0,))
+        assert found.shares.completeness < 1e-6
+        return found.shares
+
+    found = shares()
+    assert (found.layer, found.layers) == (4, (0, 1, 2, 3, 4))
+    # A layer whose attention adds nothing has heads all the same; one source has to be there.
+    assert {(one.layer, one.head) for one in found.heads} == {
+        (layer, head) for layer in range(1, 5) for head in (0, 1)
+    }
+    first, second = found.heads[:2]
+    assert ((first.layer, first.head), (second.layer, second.head)) == ((4, 0), (4, 1))
+    assert first.across_tokens.value == pytest.approx(3 * second.across_tokens.value, rel=1e-5)
+    both = first.across_tokens.value + second.across_tokens.value
+    assert found.together.value == pytest.approx(both, rel=1e-5)
+    assert first.across_tokens.q is not None and first.across_tokens.ci_low is not None
+    whole = shares(layers="first")
+    assert [(one.layer, one.head) for one in whole.heads] == [(0, None)] and whole.unsplit == (0,)
+    assert whole.together.value == pytest.approx(whole.heads[0].across_tokens.value)
+
+
+def test_what_single_sources_are_together_is_among_the_measures_that_are_compared():
+    given = {"corpus_documents": 30, "source_documents": 20, "source_tokens": 12}
+    result = run(FakeModel(layers=5), **given)
+    told = {one.name: one.statistic for one in result.measures}
+    for sources, analysis in (("experts", "source_experts"), ("attention heads", "source_heads")):
+        name = f"all {sources} before the router of layer 4: share of its logits' variance"
+        assert told[name] == cell(result, analysis).result.shares.together
+
+
+def test_single_heads_that_cannot_be_told_apart_have_the_reason():
+    class Mixing(FakeModel):
+        head_sources_error = "attention is mixed"
+
+    for model, given, reason in (
+        (Mixing(), {}, "attention is mixed"),
+        (FakeModel(), {"source_documents": 0}, "no document was asked for (source_documents=0)"),
+        (FakeModel(), {"corpus_documents": 0}, "no corpus was asked for (corpus_documents=0)"),
+    ):
+        parameters = {"corpus_documents": 20, "source_documents": 20, "source_tokens": 5, **given}
+        found = cell(run(model, **parameters), "source_heads")
+        assert (found.status, found.result, found.reason) == ("inconclusive", None, reason)
+
+
 def test_contexts_with_other_token_ids_are_dropped():
     result = run(FakeModel(), corpus_documents=0)
     words = {w.word: w for w in cell(result, "context_sensitivity").result.words}

@@ -76,7 +76,7 @@ def test_one_failing_model_exits_1_and_keeps_the_rest(batch):
     )
     assert code == 1
     statuses = [(c["model"], c["status"]) for c in json.loads(out)["cells"]]
-    assert [model for model, _ in statuses] == ["demo"] * 7 + ["./broken"] * 7
+    assert [model for model, _ in statuses] == ["demo"] * 8 + ["./broken"] * 8
     assert all((status == "failed") == (model == "./broken") for model, status in statuses)
     assert "weights are damaged" in err
 
@@ -90,7 +90,7 @@ def test_a_model_that_cannot_be_used_at_all_exits_2(batch):
 def test_a_dense_model_is_an_answer(batch):
     code, out, err = batch("attention_router", "-m", "./dense", "-o", "-", "--progress", "off")
     assert code == 0
-    assert json.loads(out)["verdict"]["seed"]["outcome"] == "inconclusive"
+    assert json.loads(out)["verdicts"][0]["seed"]["outcome"] == "inconclusive"
     assert "no router" in err
 
 
@@ -154,10 +154,11 @@ def test_describe_shows_question_parameters_and_cost_and_runs_nothing(batch, tmp
 def test_dry_run_shows_models_and_analyses_within_80_columns_and_loads_nothing(batch, tmp_path):
     code, out, _ = batch("attention_router", "--dry-run", "-m", "demo", "-m", "./nowhere")
     assert code == 0
-    cells = 2 + 2 + 9 + 4 + 4 + 2 + 8  # of each analysis: its parts and the statistics
+    cells = 2 + 2 + 9 + 4 + 4 + 4 + 2 + 8  # of each analysis: its parts and the statistics
     assert out.splitlines()[0] == f"attention_router: 2 × {cells} = {2 * cells} cells"
-    # 200 documents of 128 tokens, 60 of them asked of the routers as well, 60 of 64 by expert
-    assert f"about {2 * (200 * 128 + 60 * 128 + 60 * 64):,} tokens" in out
+    # 200 documents of 128 tokens, 60 of them asked of the routers as well, 60 of 64 by expert and
+    # by head
+    assert f"about {2 * (200 * 128 + 60 * 128 + 2 * 60 * 64):,} tokens" in out
     assert "\n  demo\n  ./nowhere\n" in out
     rows = {line.split()[0]: line.split() for line in out.splitlines() if line}
     assert rows["causal_check"][1:3] == ["4", "7,680"]
@@ -186,8 +187,8 @@ def test_progress_as_json_is_one_object_a_line(batch):
     assert events[0]["event"] == "plan"
     analyses = dict.fromkeys(cell["analysis"] for cell in events[0]["cells"])
     assert list(analyses) == [
-        "sanity", "decomposition", "corpus_decomposition", "source_experts", "causal_check",
-        "token_identity", "context_sensitivity",
+        "sanity", "decomposition", "corpus_decomposition", "source_experts", "source_heads",
+        "causal_check", "token_identity", "context_sensitivity",
     ]  # fmt: skip
 
 

@@ -47,11 +47,11 @@ def result(document, analysis):
 def test_the_run_is_whole(document):
     # Twenty documents do not hold 200 token ids that five others hold.
     assert [c["analysis"] for c in document["cells"] if c["status"] != "done"] == ["token_identity"]
-    assert len(document["cells"]) == 7
+    assert len(document["cells"]) == 8
     assert document["models"][0]["info"]["num_experts"] == 16
     corpus = result(document, "corpus_decomposition")["corrected"]
     assert corpus["documents"] == 20 and corpus["tokens"] > 1000
-    assert document["verdict"]["seed"]["outcome"] in ("H1", "H2", "H3", "unclear")
+    assert document["verdicts"][0]["seed"]["outcome"] in ("H1", "H2", "H3", "unclear")
     assert max(layer["completeness"] for layer in corpus["layers"]) < 1e-5
     for layer in corpus["layers"]:
         attention = next(p for p in layer["parts"] if p["part"] == "attention")
@@ -171,4 +171,4 @@ def test_a_dense_model_ends_well(tmp_path):
         timeout=300,
     )
     assert run.returncode == 0
-    assert json.loads(run.stdout)["verdict"]["corrected"]["outcome"] == "inconclusive"
+    assert json.loads(run.stdout)["verdicts"][0]["corrected"]["outcome"] == "inconclusive"

@@ -120,6 +120,7 @@ def statistics_in(value: object) -> list[Statistic]:
     [
         sample.sanity,
         sample.source_experts,
+        sample.source_heads,
         sample.causal_check,
         sample.token_identity,
         sample.contexts,
@@ -137,6 +138,14 @@ def test_the_experts_that_a_router_reads_are_named_with_how_often_they_ran() -> 
     row = rows_of(report([make_result(null=False)]), "3")[-1]
     assert row[:2] == ["3", "E7"] and row[-1] == "1,234"
     assert "32 experts of layers 0, 3, 31 never chosen; 1 have a larger" in report([make_result()])
+
+
+def test_heads_are_named_and_what_is_no_head_says_what_it_is() -> None:
+    text = report([make_result(null=False)])
+    named = {row[1]: row for start in "024" for row in rows_of(text, start) if len(row) == 4}
+    assert named["H5"][0] == "2" and "0.087 [0.077, 0.097]" in named["H5"][2]
+    assert named["no heads: whole"][0] == "0" and named["output bias"][0] == "4"
+    assert "1 heads of layers 2, 4; no attention heads in layers 0, one source each" in text
 
 
 def test_a_check_that_fails_is_named() -> None:
