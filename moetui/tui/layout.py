@@ -21,11 +21,13 @@ ORDER = (
     "what_if",
     "suites",
     "generation",
+    "dossier",
 )
 TOKENS = "tokens"
 WHAT_IF = "what_if"
 SUITES = "suites"
 GENERATION = "generation"
+DOSSIER = "dossier"
 # The pane with something to say of a model without routers.
 DENSE = "lens"
 COLUMNS = 12
@@ -43,7 +45,7 @@ _MAP, _WHY, _LENS, _DETAIL, _COMPARE = (
     (name,) for name in ("map", "why", "lens", "detail", "compare")
 )
 # These share the slot of the cold experts: whichever was asked for last.
-_COLD = ("cold", WHAT_IF, GENERATION)
+_COLD = ("cold", WHAT_IF, GENERATION, DOSSIER)
 # columns, rows → candidates of every slot and the columns (of 12) it spans.
 _SLOTS: dict[tuple[int, int], tuple[Slots, tuple[int, ...]]] = {
     (1, 1): ((_MAP + _WHY + _LENS + _DETAIL + _COLD + _COMPARE,), (12,)),

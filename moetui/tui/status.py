@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from textual.content import Content
 from textual.widget import Widget
 
+from moetui.analyses.expert_dossier import DossierSoFar
 from moetui.analyses.what_if import WhatIf
 from moetui.sizes import size_text
 from moetui.trace import Ending, Phase, Snapshot
@@ -95,6 +96,8 @@ def _doing(snapshot: Snapshot) -> str:
     """How far the engine is with what it does."""
     if snapshot.phase is Phase.STUDYING and isinstance(snapshot.finding, WhatIf):
         return control_count(snapshot.finding)
+    if snapshot.phase is Phase.STUDYING and isinstance(snapshot.finding, DossierSoFar):
+        return f"{snapshot.finding.doing} {snapshot.finding.done}/{snapshot.finding.of}"
     if snapshot.phase is Phase.STUDYING and (run := suite_run(snapshot)) is not None:
         return f"{run.request.name} {run.done}/{run.cells} cells"
     return snapshot.detail

@@ -22,6 +22,7 @@ from moetui.tui.panes.pane import Pane
 from moetui.tui.prompt import DEFAULT_PROMPT, PromptBar, PromptInput
 from moetui.tui.screens.choose import ModelDialog, PaneDialog
 from moetui.tui.screens.cursor import CursorActions
+from moetui.tui.screens.expert_dossier import DossierActions
 from moetui.tui.screens.failure import FailureDialog
 from moetui.tui.screens.help import HelpDialog
 from moetui.tui.screens.suites import SuiteActions
@@ -40,7 +41,9 @@ _FOOTER_WITH_SPACE = 90
 DEMO = "demo"
 
 
-class ExplorerScreen(SuiteActions, TakeAway, WhatIfActions, CursorActions, Screen[None]):
+class ExplorerScreen(
+    SuiteActions, DossierActions, TakeAway, WhatIfActions, CursorActions, Screen[None]
+):
     """Everything that is not a dialog.
 
     The engine's newest snapshot is pulled 30 times a second; keys only change the session and
