@@ -16,7 +16,7 @@ from moetui.tui.text import fitted, plain
 from moetui.tui.widgets.gauge import probability
 from moetui.tui.widgets.lines import Line, spread
 
-_COLUMN = 32
+_WIDEST, _NARROWEST = 32, 22  # cells of a list
 _GAP = "  "
 
 
@@ -68,12 +68,19 @@ class ExpertDossierPane(LinePane[ExpertDossier]):
         above = [self._title(view), *self._load(view), *self._loss(view), ()]
         room = height - len(above) - 1
         blocks = [self._triggers(view), self._writes(view), self._partners(view)]
-        across = max(min((width + len(_GAP)) // (_COLUMN + len(_GAP)), len(blocks)), 1)
+        across = max(min((width + len(_GAP)) // (_NARROWEST + len(_GAP)), len(blocks)), 1)
         below: list[Line] = []
         for start in range(0, len(blocks), across):
             below += [*self._beside(blocks[start : start + across]), ()]
         space: list[Line] = [()] * (room - len(below))
         return [*[*above, *below[: max(room, 0)], *space][: max(height - 1, 0)], self._next()]
+
+    @property
+    def _column(self) -> int:
+        """Cells of a list: as many lists stand side by side as can."""
+        width = self.size.width + len(_GAP)
+        across = max(min(width // (_NARROWEST + len(_GAP)), 3), 1)
+        return max(min(width // across - len(_GAP), _WIDEST), 1)
 
     @property
     def _going_on(self) -> bool:
@@ -110,12 +117,14 @@ class ExpertDossierPane(LinePane[ExpertDossier]):
             band = f"[{_nats(beside.null_low)}, {_nats(beside.null_high)}]"
             p = "—" if beside.p is None else f"{beside.p:.3f}"
             lines += self._fact("", "", f"experts {name}: {_nats(beside.null_mean)} {band}, p {p}")
+        if causal.delta_nll.caveat:
+            lines += self._fact("", "", causal.delta_nll.caveat)
         return lines
 
     def _fact(self, name: str, value: str, note: str) -> list[Line]:
         """A name, what is claimed, and what stands beside it, in as many rows as it needs."""
         paint, width, indent = self.paint, max(self.size.width, 12), 11
-        if len(value) + indent + len(note) + 2 <= width or not value:
+        if not value or not note or len(value) + indent + len(note) + 2 <= width:
             rows = wrapped(note, max(width - indent - (len(value) + 2 if value else 0), 1))
             gap = "  " if value else ""
             first: Line = ((f"{name:<{indent}}", paint.muted), (value + gap, paint.head))
@@ -130,7 +139,7 @@ class ExpertDossierPane(LinePane[ExpertDossier]):
         count = found.discovered if found is not None else 0
         rows = [self._row(plain(one.token), _told(one.lift, _times)) for one in tokens]
         none = f"none of {view.triggers.token_ids} tokens stands out"
-        return self._block("tokens", f"{count} by lift", rows, none)
+        return self._block("tokens", f"{count}, lift", rows, none)
 
     def _writes(self, view: ExpertDossier) -> list[Line]:
         """Tokens that it writes, beside the layer."""
@@ -141,8 +150,8 @@ class ExpertDossierPane(LinePane[ExpertDossier]):
             self._row(plain(one.text), f"{_p(one.logprob)} ({_p(one.typical)})")
             for one in writes.tokens
         ]
-        agree = f"halves agree {_percent(writes.agreement.value)}"
-        return self._block("writes p (layer)", agree, rows, "")
+        agree = f"halves agree {_points(writes.agreement.value)} %"
+        return self._block("writes", agree, rows, "")
 
     def _partners(self, view: ExpertDossier) -> list[Line]:
         """Who comes along more, and less, than by chance."""
@@ -150,24 +159,27 @@ class ExpertDossierPane(LinePane[ExpertDossier]):
             return self._block("partners", "", [], view.partners_reason or "")
         rows = []
         for one in view.partners:
-            chance = _percent(one.together.null_mean)
-            rows.append(self._row(f"E{one.expert}", f"{_told(one.together, _percent)} ({chance})"))
+            told = f"{_told(one.together, _points)} ({_points(one.together.null_mean)}) %"
+            rows.append(self._row(f"E{one.expert}", told))
         return self._block("partners", "share (chance)", rows, "the layer has no other expert")
 
     def _block(self, title: str, note: str, rows: Sequence[Line], none: str) -> list[Line]:
         paint = self.paint
-        head = spread(((title, paint.head),), ((note, paint.muted),), _COLUMN)
+        head = spread(((title, paint.head),), ((note, paint.muted),), self._column)
         if rows:
             return [head, *rows]
-        return [head, *(((fitted(row, _COLUMN), paint.muted),) for row in wrapped(none, _COLUMN))]
+        return [
+            head,
+            *(((fitted(row, self._column), paint.muted),) for row in wrapped(none, self._column)),
+        ]
 
     def _row(self, name: str, value: str) -> Line:
-        room = max(_COLUMN - len(value) - 1, 1)
+        room = max(self._column - len(value) - 1, 1)
         return ((fitted(name, room) + " ", self.paint.text), (value, self.paint.muted))
 
     def _beside(self, blocks: Sequence[list[Line]]) -> list[Line]:
         """Blocks in columns."""
-        blank: Line = ((" " * _COLUMN, self.paint.text),)
+        blank: Line = ((" " * self._column, self.paint.text),)
         lines: list[Line] = []
         for rows in zip_longest(*blocks, fillvalue=blank):
             line: Line = ()
@@ -193,7 +205,11 @@ def _p(logprob: float) -> str:
 
 
 def _times(value: float | None) -> str:
-    return "—" if value is None else f"{value:.1f}×"
+    return "—" if value is None else f"{value:.1f}"
+
+
+def _points(value: float | None) -> str:
+    return "—" if value is None else f"{100 * value:.0f}"
 
 
 def _nats(value: float | None) -> str:
