@@ -109,6 +109,16 @@ class Fidelity(msgspec.Struct, frozen=True, kw_only=True):
     caveats: list[str]
 
 
+class RoutingFidelity(msgspec.Struct, frozen=True, kw_only=True):
+    """The same tokens routed twice; tokens: of all documents. overall, any_layer, layers: as in
+    `Fidelity`."""
+
+    tokens: int
+    overall: LayerFidelity
+    any_layer: Statistic
+    layers: tuple[LayerFidelity, ...]
+
+
 def incomparable(model: ModelInfo, reference: ModelInfo) -> str | None:
     """Why these are not two checkpoints of one model, in one sentence; None when they may be."""
     for name in (
@@ -158,13 +168,8 @@ def fidelity(
     """
     if why := incomparable(model, reference):
         raise ValueError(why)
-    pairs, seed = Pairs.of(documents), sample.seed
-    edges = [pairs.edge(index) for index in range(len(model.moe_layers))]
-    layers = [
-        _layer(pairs, index, layer, edges[index], seed)
-        for index, layer in enumerate(model.moe_layers)
-    ]
-    chance = chance_equal(pairs.ours, pairs.theirs)
+    found = routing_fidelity(documents, model.moe_layers, seed=sample.seed)
+    hidden = any(layer.gap_unit is None for layer in found.layers)
     return Fidelity(
         schema_version=SCHEMA_VERSION,
         model=model,
@@ -173,12 +178,33 @@ def fidelity(
         null=NULL,
         near_ties=NEAR_TIES,
         sample=sample,
+        tokens=found.tokens,
+        overall=found.overall,
+        any_layer=found.any_layer,
+        layers=list(found.layers),
+        prompt=prompt,
+        caveats=[SAME_TEXTS, *([HIDDEN] if hidden else [])],
+    )
+
+
+def routing_fidelity(
+    documents: Sequence[RoutingPair], moe_layers: Sequence[int], *, seed: int
+) -> RoutingFidelity:
+    """The first routing of every pair against the second, the reference.
+
+    Raises ValueError where a pair read other tokens.
+    """
+    pairs = Pairs.of(documents)
+    edges = [pairs.edge(index) for index in range(len(moe_layers))]
+    layers = [
+        _layer(pairs, index, layer, edges[index], seed) for index, layer in enumerate(moe_layers)
+    ]
+    chance = chance_equal(pairs.ours, pairs.theirs)
+    return RoutingFidelity(
         tokens=len(pairs),
         overall=_overall(pairs, layers, edges, seed),
         any_layer=_share(pairs, np.asarray(pairs.changed.any(axis=1)), _other(chance), seed),
-        layers=layers,
-        prompt=prompt,
-        caveats=[SAME_TEXTS, *([HIDDEN] if any(edge.unit is None for edge in edges) else [])],
+        layers=tuple(layers),
     )
 
 

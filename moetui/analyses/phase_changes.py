@@ -62,13 +62,18 @@ def window_distances(chosen: NDArray[np.int8], window: int) -> Array:
 
     chosen: int8 [T, L, E] of `routing_sets.members`.
     """
+    return distances_at(chosen, np.arange(window, len(chosen) - window + 1), window)
+
+
+def distances_at(chosen: NDArray[np.int8], steps: NDArray[np.intp], window: int) -> Array:
+    """[steps, L]: the distance of the `window` rows before each of `steps` and those from it on."""
     T, L, E = chosen.shape
-    if 2 * window > T or not L:
+    if not len(steps):
         return np.zeros((0, L))
     sums = np.zeros((T + 1, L, E), np.int32)
     np.cumsum(chosen, axis=0, dtype=np.int32, out=sums[1:])
-    counts = sums[window:] - sums[:-window]
-    return hellinger(counts[:-window], counts[window:])
+    here = sums[steps]
+    return hellinger(here - sums[steps - window], sums[steps + window] - here)
 
 
 def peaks(score: ArrayLike, window: int) -> list[int]:

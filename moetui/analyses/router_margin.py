@@ -9,6 +9,7 @@ part of its own.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +23,10 @@ Flags = NDArray[np.bool_]
 
 UNDEFINED = "undefined"
 MONOTONE = "monotone"
-_LINKS = {"sigmoid + bias": expit, "softmax + bias": lambda z: softmax(z, axis=-1)}
+_LINKS: dict[str, Callable[[Numbers], Numbers]] = {
+    "sigmoid + bias": expit,
+    "softmax + bias": lambda z: softmax(z, axis=-1),
+}
 
 # Largest spread over tokens at which score − link(logit) counts as a constant of the expert.
 _CONSTANT = 1e-4
@@ -40,6 +44,43 @@ class LayerMargin:
 
     parts: Numbers
     link: str
+
+
+@dataclass(frozen=True, eq=False)
+class SelectionRule:
+    """How a router's scores follow from its logits: link(z) + bias [E], or for "monotone" in
+    whatever way that keeps their order (then the logits stand for them)."""
+
+    link: str
+    bias: Numbers
+
+    def linked(self, z: Numbers) -> Numbers:
+        """Scores without the bias, for logits [..., E]; absent experts have none (NaN)."""
+        if self.link == MONOTONE:
+            return z
+        return _LINKS[self.link](np.where(np.isfinite(z), z, -np.inf))
+
+    def slope(self, z: Numbers) -> Numbers:
+        """[E, E]: ∂ score / ∂ logit at logits [E]."""
+        if self.link == MONOTONE:
+            return np.eye(len(z))
+        p = self.linked(z)
+        if self.link.startswith("sigmoid"):
+            return np.diag(p * (1 - p))
+        return np.diag(p) - np.outer(p, p)
+
+
+def selection_rule(z: Numbers, s: Numbers) -> SelectionRule:
+    """The rule by which scores s [T, E] follow from logits z [T, E]; "undefined" where none of
+    those that are known fits."""
+    eligible = np.asarray(np.isfinite(s) & np.isfinite(z) & ~masked_experts(s, z))
+    if _monotone(z, s, eligible):
+        return SelectionRule(MONOTONE, np.zeros(z.shape[1]))
+    for link, function in _LINKS.items():
+        bias = _constant_bias(s - function(np.where(np.isfinite(z), z, -np.inf)), eligible)
+        if bias is not None:
+            return SelectionRule(link, bias)
+    return SelectionRule(UNDEFINED, np.zeros(z.shape[1]))
 
 
 def layer_margin(trace: Trace, index: int) -> LayerMargin:
@@ -63,17 +104,15 @@ def layer_margin(trace: Trace, index: int) -> LayerMargin:
     gap = parts[row, :, inside] - parts[row, :, outside]
     # The score that a mask gave does not follow from logits: no part of it is theirs.
     gap[~defined | masked[row, inside] | masked[row, outside]] = np.nan
-    eligible = np.asarray(np.isfinite(s) & np.isfinite(z) & ~masked)
-    if _monotone(z, s, eligible):
+    rule = selection_rule(z, s)
+    if rule.link == UNDEFINED:
+        return nothing
+    if rule.link == MONOTONE:
         return LayerMargin(np.column_stack([gap, 0.0 * gap[:, :1]]), MONOTONE)
-    for link, function in _LINKS.items():
-        score = function(np.where(np.isfinite(z), z, -np.inf))
-        bias = _constant_bias(s - score, eligible)
-        if bias is not None:
-            slope = _slope(score[row, inside] - score[row, outside], gap.sum(axis=-1))
-            correction = np.where(np.isnan(gap[:, 0]), np.nan, bias[inside] - bias[outside])
-            return LayerMargin(np.column_stack([gap * slope[:, None], correction]), link)
-    return nothing
+    score = rule.linked(z)
+    slope = _slope(score[row, inside] - score[row, outside], gap.sum(axis=-1))
+    correction = np.where(np.isnan(gap[:, 0]), np.nan, rule.bias[inside] - rule.bias[outside])
+    return LayerMargin(np.column_stack([gap * slope[:, None], correction]), rule.link)
 
 
 def masked_experts(s: Numbers, z: Numbers) -> Flags:

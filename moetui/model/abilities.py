@@ -19,6 +19,7 @@ from moetui.model.architecture import Architecture
 from moetui.model.capture import Capture
 from moetui.model.edits import NONE, Edits
 from moetui.model.interventions import Interventions, LayerChanges
+from moetui.model.merge import Merging
 from moetui.model.part_points import PartPoints, find_part_points
 from moetui.model.records import LayerRecord, PassRecord, Want
 from moetui.model.reselect import Rehearsal, Reselection
@@ -49,6 +50,7 @@ class Abilities:
     ) -> None:
         self._network, self._architecture, self.capture = network, architecture, capture
         self.sites = architecture.sites
+        self.merging = Merging({layer: site.bank for layer, site in self.sites.items()})
         self._hidden_size, self._routing_error = hidden_size, routing_error
         self._tried: set[frozenset[tuple[int, int]]] = set()
 

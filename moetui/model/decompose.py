@@ -181,6 +181,14 @@ class Decomposition:
         normed = self._through_norm(layer, index, added, h, rows)
         return (normed @ self._W[index].T).swapaxes(0, 1)
 
+    def slope(self, record: LayerRecord, layer: int, h: mx.array) -> mx.array:
+        """[E, H]: how the logits of the router of `layer` follow the stream h [1, H] before its
+        norm, whose scale is frozen; `record` holds what the router read of it."""
+        index = [site.layer for site in self._sites].index(layer)
+        one = mx.eye(h.shape[-1])[:, None]
+        normed = self._through_norm(record, index, one, h, slice(0, 1))[:, 0]
+        return self._W[index][: self._sites[index].num_experts] @ normed.T
+
     def _source_names(self) -> tuple[tuple[str, int | None], ...]:
         names: list[tuple[str, int | None]] = [(EMBEDDING, None)]
         for part, layers in zip(self._sources.names, self._layers_of_parts(), strict=True):

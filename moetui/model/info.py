@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from moetui.model.backend import backend
 from moetui.model.digest import digest, recipe_digest
 from moetui.model.headers import expert_bytes
+from moetui.model.parameters import all_learnt
 from moetui.model.probe import Probe
 from moetui.model.reinitialise import Initialisation
 from moetui.model.safetensors import read_header
@@ -45,7 +45,7 @@ def model_info(
         top_k=probe.top_k,
         hidden_size=probe.hidden_size,
         vocab_size=probe.vocab_size,
-        parameters=_parameters(network),
+        parameters=all_learnt(network),
         weight_bytes=sum(array.nbytes for array in arrays),
         dtype=probe.dtype,
         backend=backend(),
@@ -82,21 +82,3 @@ def _expert_bytes(folder: Path, layers: tuple[int, ...], experts: int) -> tuple[
     tensors = {name: tensor for header in headers for name, tensor in header.items()}
     found = expert_bytes(tensors, experts)
     return tuple(found[layer] for layer in layers) if found.keys() >= set(layers) else ()
-
-
-def _parameters(network: nn.Module) -> int:
-    """How many numbers the network learnt; packed weights count as what they stand for."""
-    total = 0
-    for _, module in network.named_modules():
-        packed = "scales" in module
-        for name, array in module.items():
-            if not isinstance(array, mx.array) or name.startswith("_"):
-                continue
-            if packed and name == "weight":
-                total += array.size * 32 // module.bits
-            elif not (packed and name in _QUANTIZATION):
-                total += array.size
-    return total
-
-
-_QUANTIZATION = ("scales", "biases", "global_scale")

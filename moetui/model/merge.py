@@ -1,66 +1,124 @@
 """Merging experts: every expert of a group gets the group's weighted mean as its parameters.
 
 Only the rows of the group are new; all other experts keep theirs bit for bit. The mean is taken
-in float32. A quantised bank is dequantised for it, and the mean quantised the same way again.
+in float32, of neurons in one order where that is asked for. A quantised bank is dequantised for
+it, and the mean quantised the same way again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
+from numpy.typing import NDArray
 
+from moetui.model.bank import (
+    INTO,
+    Held,
+    linears,
+    matrix,
+    neuron_orders,
+    packing,
+    parameters,
+)
 from moetui.model.swap import Swap
 from moetui.trace.interventions import Merge
 
-# The parameters of one linear layer of a bank, [experts, ...] each.
-Held = dict[str, mx.array]
+
+class Merging:
+    """The banks of a model, by decoder layer. The parameters made last are kept: the passes of a
+    study ask for the same merge once a document."""
+
+    def __init__(self, banks: Mapping[int, nn.Module]) -> None:
+        self._banks = banks
+        self._merges: tuple[Merge, ...] = ()
+        self._made_of: list[mx.array] = []
+        self._swaps: list[Swap] = []
+
+    def swaps(self, merges: Sequence[Merge]) -> list[Swap]:
+        """`merged_banks` of these merges; with none, what was kept is given back."""
+        arrays = _arrays(self._banks.values()) if merges else []
+        same = len(arrays) == len(self._made_of) and all(
+            one is other for one, other in zip(arrays, self._made_of, strict=True)
+        )
+        if not same or tuple(merges) != self._merges:
+            self._swaps = merged_banks(self._banks, merges)
+            self._merges, self._made_of = tuple(merges), arrays
+        return self._swaps
 
 
 def merged_banks(banks: Mapping[int, nn.Module], merges: Sequence[Merge]) -> list[Swap]:
     """What to put in place of the parameters of `banks` (by decoder layer), the merges made one
     after the other. Evaluated: attaching the swaps costs nothing."""
-    held: dict[int, tuple[nn.Module, Held]] = {}
+    held: dict[int, Held] = {}
+    modules: dict[int, nn.Module] = {}
     for merge in merges:
         if len(merge.experts) < 2:
             continue  # an expert is its own mean: quantising it again would change it
         for layer in banks if merge.layers is None else merge.layers:
-            for linear in _linears(banks[layer]):
-                _, before = held.get(id(linear), (linear, _parameters(linear)))
-                held[id(linear)] = linear, before | _merge(linear, before, merge)
+            bank = banks[layer]
+            group = _group(merge, bank, held)
+            for name, linear in linears(bank):
+                before = held.get(id(linear), parameters(linear))
+                held[id(linear)] = before | _merge(name, linear, before, group)
+                modules[id(linear)] = linear
     swaps = [
-        Swap(linear, name, array)
-        for linear, after in held.values()
+        Swap(modules[key], name, array)
+        for key, after in held.items()
         for name, array in after.items()
-        if array is not linear[name]
+        if array is not modules[key][name]
     ]
-    mx.eval([after for _, after in held.values()])
+    mx.eval(list(held.values()))
     return swaps
 
 
-def _linears(bank: nn.Module) -> Iterator[nn.Module]:
-    matrices = (module for _, module in bank.named_modules() if "weight" in module)
-    return (module for module in matrices if module["weight"].ndim == 3)
+@dataclass(frozen=True, eq=False)
+class _Member:
+    """An expert of a group: its share, and the order in which its neurons are taken."""
+
+    expert: int
+    share: float
+    order: NDArray[np.intp] | None
+
+    def taken(self, array: mx.array, axis: int) -> mx.array:
+        return array if self.order is None else mx.take(array, mx.array(self.order), axis=axis)
 
 
-def _parameters(linear: nn.Module) -> Held:
-    return {name: value for name, value in linear.items() if isinstance(value, mx.array)}
+def _group(merge: Merge, bank: nn.Module, held: Mapping[int, Held]) -> list[_Member]:
+    """The members by their number; aligned ones follow the first of the largest share."""
+    shares = dict(zip(merge.experts, merge.frequencies or (1.0,) * len(merge.experts), strict=True))
+    orders: dict[int, NDArray[np.intp]] = {}
+    if merge.aligned:
+        leading = sorted(shares, key=lambda expert: (-shares[expert], expert))
+        orders = neuron_orders(bank, held, leading)
+    return [_Member(expert, shares[expert], orders.get(expert)) for expert in sorted(shares)]
 
 
-def _merge(linear: nn.Module, held: Held, merge: Merge) -> Held:
+def _arrays(banks: Iterable[nn.Module]) -> list[mx.array]:
+    return [
+        array for bank in banks for _, linear in linears(bank)
+        for array in parameters(linear).values()
+    ]  # fmt: skip
+
+
+def _merge(name: str, linear: nn.Module, held: Held, group: Sequence[_Member]) -> Held:
     """The parameters that change, with the rows of the group replaced."""
-    frequencies = merge.frequencies or (1.0,) * len(merge.experts)
-    group = sorted(zip(merge.experts, frequencies, strict=True))
-    if "scales" in held:
-        rows = _quantised_mean(linear, held, group)
-    else:
-        rows = {"weight": _mean([(held["weight"][expert], share) for expert, share in group])}
+    axis = 0 if name in INTO else 1
+    matrices = [
+        (member.taken(matrix(linear, held, member.expert), axis), member.share) for member in group
+    ]
+    rows = _packed(linear, held, _mean(matrices))
     if "bias" in held:
-        rows["bias"] = _mean([(held["bias"][expert], share) for expert, share in group])
-    experts = mx.array([expert for expert, _ in group])
-    return {name: _with_rows(held[name], experts, row) for name, row in rows.items()}
+        # What is added to the neurons goes with them, what is added to their sum does not.
+        order = partial(_Member.taken, axis=0) if name in INTO else (lambda _, bias: bias)
+        biases = [(order(member, held["bias"][member.expert]), member.share) for member in group]
+        rows["bias"] = _mean(biases)
+    experts = mx.array([member.expert for member in group])
+    return {key: _with_rows(held[key], experts, row) for key, row in rows.items()}
 
 
 def _mean(group: Sequence[tuple[mx.array, float]]) -> mx.array:
@@ -71,11 +129,11 @@ def _mean(group: Sequence[tuple[mx.array, float]]) -> mx.array:
     return total / mx.array(sum(share for _, share in group), mx.float32)
 
 
-def _quantised_mean(linear: nn.Module, held: Held, group: Sequence[tuple[int, float]]) -> Held:
-    how: dict[str, Any] = {
-        "group_size": linear.group_size, "bits": linear.bits, "mode": linear.mode,
-    }  # fmt: skip
-    mean = _mean([(_dequantised(held, expert, how), share) for expert, share in group])
+def _packed(linear: nn.Module, held: Held, mean: mx.array) -> Held:
+    """A matrix as the layer holds those of its experts."""
+    if "scales" not in held:
+        return {"weight": mean}
+    how = packing(linear)
     rows: Held = {}
     if "global_scale" in held:  # nvfp4 scales every expert by its own largest value
         rows["global_scale"] = how["global_scale"] = mx.abs(mean).max()
@@ -83,18 +141,6 @@ def _quantised_mean(linear: nn.Module, held: Held, group: Sequence[tuple[int, fl
         mean = mean.astype(held["scales"].dtype)
     names = ("weight", "scales", "biases")
     return rows | dict(zip(names, mx.quantize(mean, **how), strict=False))
-
-
-def _dequantised(held: Held, expert: int, how: Mapping[str, Any]) -> mx.array:
-    biases, global_scale = held.get("biases"), held.get("global_scale")
-    return mx.dequantize(
-        held["weight"][expert],
-        held["scales"][expert],
-        None if biases is None else biases[expert],
-        global_scale=None if global_scale is None else global_scale[expert],
-        dtype=mx.float32,
-        **how,
-    )
 
 
 def _with_rows(array: mx.array, group: mx.array, row: mx.array) -> mx.array:

@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from moetui.errors import UsageError
 from moetui.model.abilities import Abilities
 from moetui.model.architecture import Architecture, examine
+from moetui.model.bank_reading import BankReading
 from moetui.model.capture import Capture
+from moetui.model.decoding import Decoding
 from moetui.model.decompose import Decomposition
 from moetui.model.edits import NONE, Edits
 from moetui.model.expert_reading import ExpertReading
@@ -32,6 +34,7 @@ from moetui.model.probe import Probe
 from moetui.model.readings import LazyReadings, make_sources, make_streams, read
 from moetui.model.records import PassRecord, Want, leaving
 from moetui.model.routes import Routes
+from moetui.model.steering import Steering
 from moetui.model.text import TokenTexts
 from moetui.model.tokenizer import encode
 from moetui.trace import Intervention, LensReadout, Trace
@@ -45,12 +48,11 @@ Floats = NDArray[np.float32]
 
 # The lens reads every position while T × layers stays within this, else the last one.
 LENS_LIMIT = 4096
-# Rows of the lens evaluated in one go are bounded by `Lens.chunk`; prompts longer than this run
-# in several passes, as mlx-lm's own prefill does.
+# Longer prompts run in several passes, as mlx-lm's own prefill does.
 PREFILL = 2048
 
 
-class Model(LensReading, ExpertReading, HeadReading):
+class Model(LensReading, ExpertReading, HeadReading, BankReading, Steering, Decoding):
     """A model and everything that can be read from its own forward pass.
 
     Not safe to use from several threads at once: mlx arrays belong to the thread that made them,
@@ -157,30 +159,6 @@ class Model(LensReading, ExpertReading, HeadReading):
         return Generation(
             self, ids, max_tokens, Want(residuals), lens=lens, cancel=cancel, edits=edits
         )
-
-    def continuation(
-        self,
-        text_or_ids: str | Sequence[int] | Ids,
-        max_tokens: int,
-        *,
-        until: Callable[[str], bool] = lambda text: False,
-    ) -> str:
-        """What the model writes next, greedily, as text: at most `max_tokens` tokens, ending
-        before a token that ends the text, and as soon as `until` holds of the text so far.
-
-        Raises UsageError as `trace` does.
-        """
-        written: list[int] = []
-        text = ""
-        for step in self.generate(text_or_ids, max_tokens, lens=0, residuals=False):
-            token = int(step.token_ids[0])
-            if token in self.tokenizer.eos_token_ids:
-                break
-            written.append(token)
-            text = self.tokenizer.decode(written)
-            if until(text):
-                break
-        return text
 
     def intervene(self, *interventions: Intervention) -> AbstractContextManager[None]:
         """Whatever the model does inside the block is changed by `interventions`.

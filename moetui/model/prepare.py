@@ -14,7 +14,6 @@ from moetui.errors import UsageError
 from moetui.model.abilities import Abilities
 from moetui.model.edits import NONE, Edits
 from moetui.model.interventions import Change, Interventions, LayerChanges, banned
-from moetui.model.merge import merged_banks
 from moetui.model.parts import PartChange, changes_nothing
 from moetui.model.taps import Tap
 from moetui.model.validate import validate
@@ -183,9 +182,8 @@ def _taps(given: Sequence[Intervention], abilities: Abilities) -> list[Tap]:
     for one in given:
         if isinstance(one, TopK):
             wanted |= dict.fromkeys(abilities.shape.routing(one.layers), one.k)
-    banks = {layer: site.bank for layer, site in abilities.sites.items()}
     merges = [one for one in given if isinstance(one, Merge)]
-    return [*abilities.use_top_k(wanted), *merged_banks(banks, merges)]
+    return [*abilities.use_top_k(wanted), *abilities.merging.swaps(merges)]
 
 
 def _mask(experts: Experts, layer: int, abilities: Abilities) -> mx.array:

@@ -58,12 +58,19 @@ class Routes:
     def experts(self, layer: int, streams: NDArray[np.float32]) -> NDArray[np.int16]:
         """int16 [T, k], the chosen experts in ascending order for streams [T, H] at the router,
         before its norm. Raises ModelError where `error` says why."""
+        indices = self.asked(layer, streams).indices
+        assert indices is not None
+        chosen = np.array(indices.reshape(-1, indices.shape[-1]))
+        return np.sort(chosen, axis=-1).astype(np.int16)
+
+    def asked(self, layer: int, streams: NDArray[np.float32]) -> LayerRecord:
+        """What the router of a layer did with streams [T, H], up to its choice, which is evaluated.
+        Raises ModelError where `error` says why."""
         choosers, error = self._found
         if error is not None:
             raise ModelError(error, "the readings of whole passes are not affected")
         chooser = choosers[layer]
-        chosen = self._choose(layer, chooser, mx.array(streams)[None].astype(chooser.dtype))
-        return np.sort(np.array(chosen), axis=-1).astype(np.int16)
+        return self._ask(layer, chooser, mx.array(streams)[None].astype(chooser.dtype))
 
     @cached_property
     def _found(self) -> tuple[dict[int, _Chooser], str | None]:
@@ -89,21 +96,22 @@ class Routes:
     def _chooses_as_before(self, layer: int, chooser: _Chooser, record: LayerRecord) -> bool:
         assert record.at_router is not None and record.indices is not None
         try:
-            chosen = self._choose(layer, chooser, record.at_router)
+            chosen = self._ask(layer, chooser, record.at_router).indices
         except _MISFITS:
             return False
-        before = record.indices.reshape(-1, record.indices.shape[-1])
-        return np.array_equal(np.sort(np.array(before)), np.sort(np.array(chosen)))
+        assert chosen is not None
+        k = record.indices.shape[-1]
+        before, after = (np.array(one.reshape(-1, k)) for one in (record.indices, chosen))
+        return np.array_equal(np.sort(before), np.sort(after))
 
-    def _choose(self, layer: int, chooser: _Chooser, h: mx.array) -> mx.array:
-        """Expert ids [T, k] for streams [1, T, H], evaluated."""
+    def _ask(self, layer: int, chooser: _Chooser, h: mx.array) -> LayerRecord:
+        """What is seen of the router for streams [1, T, H], the choice evaluated."""
         with self._capture.on(_ROUTING, lambda record: None), self._capture.apart(layer) as seen:
             chooser.module(h if chooser.norm is None else chooser.norm(h))
             if seen.indices is None:
                 raise ValueError("the choice of experts was not seen")
-            chosen = seen.indices.reshape(-1, seen.indices.shape[-1])
-            mx.eval(chosen)
-        return chosen
+            mx.eval(seen.indices)
+        return seen
 
 
 class _Inputs(Edits):

@@ -8,7 +8,7 @@ from moetui.stats.bootstrap import (
     document_intervals,
     ratio_of_sums,
 )
-from moetui.stats.cache import CacheUse, belady, lfu, lru
+from moetui.stats.cache import CacheUse, PrefetchUse, belady, lfu, lru, lru_with_prefetch
 from moetui.stats.coactivation import CoActivation, co_activation, lift, marginal_preserving_null
 from moetui.stats.cold import (
     Coldness,
@@ -19,7 +19,7 @@ from moetui.stats.cold import (
     cold_thresholds,
 )
 from moetui.stats.difference import difference, sign_flip
-from moetui.stats.divergence import hellinger, kl_divergence, log_softmax
+from moetui.stats.divergence import hellinger, kl_divergence, kl_divergences, log_softmax
 from moetui.stats.equivalence import EquivalenceTest, equivalent
 from moetui.stats.information import (
     DomainInformation,
@@ -30,7 +30,9 @@ from moetui.stats.information import (
     expected_jensen_shannon,
     jensen_shannon,
     mutual_information,
+    plug_in_information,
 )
+from moetui.stats.joint import Joint, Strata, association, joint_counts
 from moetui.stats.load import LoadIndices, load_indices
 from moetui.stats.mantel import mantel, partial_mantel
 from moetui.stats.minimum import Minimum
@@ -72,13 +74,17 @@ __all__ = [
     "ExpertLoad",
     "Family",
     "Intervals",
+    "Joint",
     "LoadIndices",
     "Minimum",
     "MutualInformation",
     "PairedAccuracy",
+    "PrefetchUse",
     "Statistic",
+    "Strata",
     "Subsets",
     "Threshold",
+    "association",
     "belady",
     "benjamini_hochberg",
     "binary_design_effect",
@@ -104,12 +110,15 @@ __all__ = [
     "jaccard",
     "jensen_shannon",
     "joined",
+    "joint_counts",
     "kl_divergence",
+    "kl_divergences",
     "lfu",
     "lift",
     "load_indices",
     "log_softmax",
     "lru",
+    "lru_with_prefetch",
     "mantel",
     "marginal_preserving_null",
     "mcnemar",
@@ -120,6 +129,7 @@ __all__ = [
     "partial_mantel",
     "permutation_p",
     "permutation_test",
+    "plug_in_information",
     "rate",
     "ratio_of_sums",
     "set_overlap",

@@ -34,9 +34,30 @@ class CacheUse(msgspec.Struct, frozen=True, kw_only=True):
     misses_by_token: tuple[int, ...]
 
     @property
+    def loads_by_token(self) -> tuple[int, ...]:
+        """[T], experts that were loaded for each token, wanted or not."""
+        return self.misses_by_token
+
+    @property
     def hit_rate(self) -> float | None:
         """hits / accesses, None where nothing was asked for. A description of one sequence."""
         return self.hits / self.accesses if self.accesses else None
+
+
+class PrefetchUse(CacheUse, frozen=True, kw_only=True):
+    """The same of a cache into which experts are loaded ahead.
+
+    ahead_by_token: [T], experts that were loaded before their token began. Misses are what was
+    still loaded when it had begun.
+    """
+
+    ahead_by_token: tuple[int, ...]
+
+    @property
+    def loads_by_token(self) -> tuple[int, ...]:
+        """[T], experts that were loaded for each token, wanted or not."""
+        pairs = zip(self.ahead_by_token, self.misses_by_token, strict=True)
+        return tuple(ahead + missed for ahead, missed in pairs)
 
 
 def lru(requests: Iterable[Iterable[int]], capacity: int) -> CacheUse:
@@ -85,6 +106,54 @@ def belady(requests: Iterable[Iterable[int]], capacity: int) -> CacheUse:
     return _simulate("belady", wanted, capacity, note, lambda expert: soon[expert])
 
 
+def lru_with_prefetch(
+    requests: Iterable[Iterable[int]], ahead: Iterable[Iterable[int]], capacity: int
+) -> PrefetchUse:
+    """Keep what was used last, and load what is foretold before every token begins.
+
+    ahead: the experts foretold of every token, the surest first; those that the cache cannot hold
+    are left out. Room is made for them as for those asked for, and what was loaded and not used
+    counts as used when it last was, so it leaves first. requests and errors as in `lru`; also a
+    ValueError where the two are not of the same tokens.
+    """
+    wanted = _requests(requests, capacity)
+    told = [tuple(dict.fromkeys(int(e) for e in row if e >= 0))[:capacity] for row in ahead]
+    if len(told) != len(wanted):
+        raise ValueError("requests and what is foretold are of the same tokens")
+    held: set[int] = set()
+    last: dict[int, tuple[float, ...]] = {}
+    missed, loaded = [], []
+
+    def priority(expert: int) -> tuple[float, ...]:
+        return last.get(expert, (-1.0,))
+
+    for token, (experts, foretold) in enumerate(zip(wanted, told, strict=True)):
+        loaded.append(len(set(foretold) - held))
+        held = _with(held, set(foretold), capacity, priority)
+        missed.append(len(set(experts) - held))
+        held = _with(held, set(experts), capacity, priority)
+        last.update({e: (token, -place) for place, e in enumerate(experts)})
+    accesses, misses = sum(map(len, wanted)), sum(missed)
+    return PrefetchUse(
+        policy="lru with prefetch",
+        capacity=capacity,
+        accesses=accesses,
+        hits=accesses - misses,
+        misses=misses,
+        misses_by_token=tuple(missed),
+        ahead_by_token=tuple(loaded),
+    )
+
+
+def _with(held: set[int], now: set[int], capacity: int, priority: _Priority) -> set[int]:
+    """What the cache holds when `now` has been loaded: the others of the highest priority stay."""
+    others, room = held - now, capacity - len(now)
+    if len(others) > room:
+        # Experts of equal priority (never used again) leave by number, so that runs repeat.
+        others = set(sorted(others, key=lambda e: (priority(e), -e), reverse=True)[:room])
+    return now | others
+
+
 def _simulate(
     policy: str,
     wanted: Sequence[tuple[int, ...]],
@@ -97,12 +166,7 @@ def _simulate(
     for token, experts in enumerate(wanted):
         now = set(experts)
         missed.append(len(now - held))
-        others, room = held - now, capacity - len(now)
-        if len(others) > room:
-            # Experts of equal priority (never used again) leave by number, so that runs repeat.
-            ranked = sorted(others, key=lambda e: (priority(e), -e), reverse=True)
-            others = set(ranked[:room])
-        held = now | others
+        held = _with(held, now, capacity, priority)
         note(token)
     accesses, misses = sum(map(len, wanted)), sum(missed)
     return CacheUse(

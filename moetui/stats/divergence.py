@@ -20,13 +20,19 @@ def kl_divergence(logits: ArrayLike, changed: ArrayLike) -> float:
     Summed as Σ p·(r - 1 - ln r) with r = p'/p, which equals Σ p·ln(p/p') because Σ p·(r - 1) = 0:
     no term is negative, so nothing cancels where the two are nearly the same.
     """
+    return float(kl_divergences(logits, changed).sum())
+
+
+def kl_divergences(logits: ArrayLike, changed: ArrayLike) -> NDArray[np.float64]:
+    """The same for every row: [...] of logits [..., V]."""
     log_p, log_q = log_softmax(logits), log_softmax(changed)
     p, q = np.exp(log_p), np.exp(log_q)
     known = p > 0
     log_r = np.where(known, log_q, 0.0) - np.where(known, log_p, 0.0)
     with np.errstate(over="ignore", invalid="ignore"):
         terms = np.where(known, p * (np.expm1(log_r) - log_r), q)
-    return float(np.maximum(terms, 0.0).sum())
+    sums: NDArray[np.float64] = np.maximum(terms, 0.0).sum(axis=-1)
+    return sums
 
 
 def hellinger(p: ArrayLike, q: ArrayLike) -> NDArray[np.float64]:

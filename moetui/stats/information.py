@@ -69,14 +69,22 @@ def mutual_information(table: ArrayLike) -> MutualInformation:
     n, rows, columns = counts.sum(), counts.sum(axis=1), counts.sum(axis=0)
     occurring = [int((part > 0).sum()) for part in (counts, rows, columns)]
     bias = (occurring[0] - occurring[1] - occurring[2] + 1) / (2 * n)
-    plug_in = float(
-        (xlogy(counts, counts).sum() - xlogy(rows, rows).sum() - xlogy(columns, columns).sum()) / n
-        + np.log(n)
-    )
-    plug_in = max(plug_in, 0.0)  # rounding
+    plug_in = float(plug_in_information(counts))
     return MutualInformation(
         plug_in=plug_in, bias=float(bias), corrected=plug_in - float(bias), n=round(float(n))
     )
+
+
+def plug_in_information(tables: ArrayLike) -> Numbers:
+    """[...]: mutual information in nats of tables of counts [..., R, C], as observed; NaN for a
+    table without counts. Too high by chance: see `mutual_information`."""
+    counts = np.asarray(tables, float)
+    rows, columns, n = counts.sum(axis=-1), counts.sum(axis=-2), counts.sum(axis=(-1, -2))
+    terms = xlogy(counts, counts).sum(axis=(-1, -2))
+    terms -= xlogy(rows, rows).sum(axis=-1) + xlogy(columns, columns).sum(axis=-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = terms / n + np.log(n)
+    return np.asarray(np.where(found < 0, 0.0, found), float)  # below 0 by rounding only
 
 
 def jensen_shannon(p: ArrayLike, q: ArrayLike) -> float:

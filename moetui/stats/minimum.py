@@ -41,7 +41,9 @@ DECOMPOSITION = Minimum(
 PROBE = Minimum("a probe", {"items per class": 100, "templates": 5})
 ACCURACY_PAIRS = Minimum("a difference of 10 points in accuracy", {"paired items": 155})
 ABLATION = Minimum("ΔNLL of one expert", {"documents": 200})
+PREDICTION = Minimum("a prediction of experts", {"documents": 100, "tokens": 2000})
 SIMILARITY = Minimum("representational similarity", {"contexts": 30})
+ANSWERS = Minimum("right against wrong answers", {"items right": 100, "items wrong": 100})
 
 MINIMA = (
     LOAD,
@@ -51,7 +53,9 @@ MINIMA = (
     PROBE,
     ACCURACY_PAIRS,
     ABLATION,
+    PREDICTION,
     SIMILARITY,
+    ANSWERS,
 )
 
 

@@ -5,13 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-STUDIES: tuple[str, ...] = ("cold_experts",)
+STUDIES: tuple[str, ...] = (
+    "cold_experts",
+    "circuits",
+    "generation",
+    "merging",
+    "attention_routing",
+    "task_aware",
+    "manipulation",
+)
 """The studies of `moe_dynamics`, in the order in which they run; each is a suite by itself too."""
 
 WHOLE: tuple[str, ...] = ("attention_router", "moe_routing_correlation", "moe_dynamics")
 """The three suites, which `all` stands for."""
 
-NAMES: tuple[str, ...] = (*WHOLE, *STUDIES)
+NAMES: tuple[str, ...] = (*WHOLE, *STUDIES, "anatomy")
 """Everything that can be run."""
 
 ALL = "all"

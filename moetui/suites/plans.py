@@ -12,7 +12,9 @@ from typing import Any
 
 import msgspec
 
+from moetui.analyses.offload import OffloadPlan
 from moetui.analyses.pruning_plan import CLAIM, PruningPlan, PruningPlans
+from moetui.analyses.task_aware import TaskAware
 from moetui.errors import RunFailedError, UsageError
 from moetui.suites.plan import Suite
 from moetui.suites.results import ModelRecord, SuiteResult
@@ -21,15 +23,22 @@ from moetui.trace.file import write_atomically
 
 SCHEMA_VERSION = 1
 
-Plan = PruningPlan
+Plan = PruningPlan | OffloadPlan
 
 
 def _pruning(found: PruningPlans) -> Sequence[Plan]:
     return found.plans
 
 
+def _offload(found: TaskAware) -> Sequence[Plan]:
+    return () if found.plan is None else (found.plan,)
+
+
 # Name of an analysis -> the plans in its result.
-SOURCES: Mapping[str, Callable[[Any], Sequence[Plan]]] = {"pruning_plans": _pruning}
+SOURCES: Mapping[str, Callable[[Any], Sequence[Plan]]] = {
+    "pruning_plans": _pruning,
+    "task_aware": _offload,
+}
 
 
 class ModelPlans(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,7 +68,8 @@ def require_plans(suites: Sequence[Suite]) -> None:
         return
     names = ", ".join(suite.name for suite in suites)
     raise UsageError(
-        f"--export-plan: {names} makes no plans", "plans come from cold_experts and moe_dynamics"
+        f"--export-plan: {names} makes no plans",
+        "plans come from cold_experts, task_aware and moe_dynamics",
     )
 
 

@@ -12,27 +12,47 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from moetui.analyses.answer_routing import AnswersRouting
 from moetui.analyses.attention_router import CorpusDecomposition, PromptDecomposition
+from moetui.analyses.attention_routing import AttentionRouting
 from moetui.analyses.causal_check import CausalCheck
+from moetui.analyses.causal_edges import CausalEdges
 from moetui.analyses.cold_load import ColdLoad
 from moetui.analyses.cold_prompts import ColdPrompts
 from moetui.analyses.context_sensitivity import ContextSensitivity
 from moetui.analyses.expert_ablation import ExpertAblations
+from moetui.analyses.expert_edges import ExpertEdges
 from moetui.analyses.expert_scores import ExpertScores
 from moetui.analyses.expert_words import ExpertWords
+from moetui.analyses.generated_routing import GeneratedRouting, NaturalRouting
+from moetui.analyses.manipulation import Manipulation
+from moetui.analyses.manipulation_fit import ManipulationFit, SeedManipulation, TokenScan
+from moetui.analyses.matrix_ranks import MatrixRanks
+from moetui.analyses.merge_front import MergeFront
+from moetui.analyses.merged_pairs import MergedPairs
+from moetui.analyses.misrouting import Misrouting
+from moetui.analyses.output_similarity import OutputSimilarity
+from moetui.analyses.parameter_shares import ParameterShares
+from moetui.analyses.paraphrase import Paraphrase
 from moetui.analyses.probes import Probes
 from moetui.analyses.pruning_plan import PruningPlans
 from moetui.analyses.routed import RoutingRead
+from moetui.analyses.routing_robustness import RoutingRobustness
 from moetui.analyses.sanity import Sanity
+from moetui.analyses.seed_circuits import SeedCircuits
+from moetui.analyses.seed_generation import SeedGeneration
+from moetui.analyses.seed_prediction import SeedAttention, SeedTask
 from moetui.analyses.source_experts import SourceExperts
 from moetui.analyses.source_heads import SourceHeads
 from moetui.analyses.task_accuracy import TaskAccuracy
+from moetui.analyses.task_aware import TaskAware
 from moetui.analyses.token_identity import TokenIdentity
 from moetui.analyses.trigger_tokens import TriggerTokens
 from moetui.analyses.tuned_lens import LensFidelity, TunedLensFit
 from moetui.analyses.virtual_experts import VirtualExperts
 from moetui.analyses.vocabulary_alignment import VocabularyAlignment
 from moetui.analyses.waking_tokens import WakingTokens
+from moetui.analyses.weight_similarity import WeightSimilarity
 from moetui.errors import UsageError
 from moetui.stats import Statistic
 from moetui.trace import ModelInfo, to_json
@@ -64,6 +84,30 @@ AnalysisResult = (
     | ExpertAblations
     | WakingTokens
     | PruningPlans
+    | SeedAttention
+    | AttentionRouting
+    | SeedTask
+    | TaskAware
+    | OutputSimilarity
+    | WeightSimilarity
+    | MergedPairs
+    | MergeFront
+    | MatrixRanks
+    | ParameterShares
+    | TokenScan
+    | ManipulationFit
+    | SeedManipulation
+    | Manipulation
+    | Misrouting
+    | RoutingRobustness
+    | Paraphrase
+    | SeedCircuits
+    | ExpertEdges
+    | CausalEdges
+    | SeedGeneration
+    | GeneratedRouting
+    | NaturalRouting
+    | AnswersRouting
     | Sanity
 )
 
@@ -114,7 +158,8 @@ class Measure(msgspec.Struct, frozen=True, kw_only=True):
 
     label: whose definition it follows. units: its value for each of a few prompts, where that
     is what it is a mean of and where they are too few for an interval; in the order of the
-    prompts, so that two models can be compared prompt by prompt.
+    prompts, so that two models can be compared prompt by prompt. Of numbers that are read off
+    the weights alone: for each layer.
     """
 
     model: str

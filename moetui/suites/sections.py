@@ -14,13 +14,22 @@ import msgspec
 from moetui.analyses.sanity import Sanity
 from moetui.suites import (
     against_null,
+    anatomy_sections,
     attention_router_sections,
     documents_sections,
     moe_routing_correlation_sections,
     shortfalls,
     terms,
 )
-from moetui.suites.moe_dynamics import cold_experts_sections
+from moetui.suites.moe_dynamics import (
+    attention_routing_sections,
+    circuits_sections,
+    cold_experts_sections,
+    generation_sections,
+    manipulation_sections,
+    merging_sections,
+    task_aware_sections,
+)
 from moetui.suites.moe_routing_correlation_tasks_sections import task_checks
 from moetui.suites.names import studied
 from moetui.suites.results import (
@@ -53,9 +62,16 @@ _LONG = 72
 
 # A suite that is not here has the general sections only.
 OWN: Mapping[str, Own] = {
+    "anatomy": Own(anatomy_sections.sections),
     "attention_router": Own(attention_router_sections.sections),
     "cold_experts": Own(cold_experts_sections.sections),
+    "merging": Own(merging_sections.sections),
+    "manipulation": Own(manipulation_sections.sections),
     "moe_routing_correlation": Own(moe_routing_correlation_sections.sections, checks=task_checks),
+    "attention_routing": Own(attention_routing_sections.sections),
+    "task_aware": Own(task_aware_sections.sections),
+    "circuits": Own(circuits_sections.sections),
+    "generation": Own(generation_sections.sections),
 }
 
 

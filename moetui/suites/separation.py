@@ -61,7 +61,8 @@ def compared(one: Measure, other: Measure, *, seed: int) -> Statistic:
         p=p,
         n_documents=len(pairs),
         seed=seed,
-        caveat="p by sign-flip permutation over prompts; too few prompts for an interval",
+        caveat="p by sign-flip permutation over prompts (over layers, where the weights alone are "
+        "read); too few for an interval",
     )
 
 

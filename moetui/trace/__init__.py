@@ -1,5 +1,6 @@
 """What one forward pass did, how it is stored, and the protocols that pass it on."""
 
+from moetui.trace.contexts import ContextReadings
 from moetui.trace.document import TraceDocument, to_json, trace_document
 from moetui.trace.engine import (
     Ending,
@@ -50,6 +51,7 @@ __all__ = [
     "AddLogits",
     "AddToPart",
     "Ban",
+    "ContextReadings",
     "Deselect",
     "Drop",
     "Ending",

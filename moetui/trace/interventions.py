@@ -96,12 +96,15 @@ class Merge(msgspec.Struct, frozen=True, kw_only=True, tag="merge"):
     """Every expert of the group becomes the group's weighted mean.
 
     frequencies: the weight of each expert of the group (its load), None for equal ones. A
-    quantised bank is averaged in float32 and quantised again.
+    quantised bank is averaged in float32 and quantised again. aligned: before that, the neurons
+    of every expert are put into the order in which they lie closest to those of the one with the
+    largest weight (the first of them): an expert with its neurons exchanged is the same expert.
     """
 
     experts: Experts
     layers: Layers = None
     frequencies: tuple[float, ...] | None = None
+    aligned: bool = False
 
 
 class AddLogits(msgspec.Struct, frozen=True, kw_only=True, tag="add_logits"):

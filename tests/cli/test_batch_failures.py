@@ -39,10 +39,19 @@ def start(folder: Path, *arguments: str, **options: Any) -> subprocess.Popen[str
     )
 
 
+def ended(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """What the run still says until it ends; one that does not end is not left behind."""
+    try:
+        return process.communicate(timeout=TIMEOUT)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+
+
 def batch(folder: Path, *arguments: str, **options: Any) -> tuple[int, str, str]:
     """Exit code, standard output and error of a run that ends by itself."""
     process = start(folder, *arguments, **options)
-    out, err = process.communicate(timeout=TIMEOUT)
+    out, err = ended(process)
     return process.returncode, out, err
 
 
@@ -246,7 +255,7 @@ def interrupted(folder: Path, number: int, event: str, *arguments: str) -> tuple
         if sum(f'"event":"{event}"' in one for one in seen) == 3:
             os.killpg(process.pid, number)
             break
-    out, err = process.communicate(timeout=TIMEOUT)
+    out, err = ended(process)
     return process.returncode, out, "".join(seen) + err
 
 
@@ -268,7 +277,7 @@ def test_ctrl_c_does_not_wait_for_the_cell_to_end(tmp_path: Path) -> None:
     assert process.stderr is not None
     next(line for line in process.stderr if '"step"' in line)
     os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=TIMEOUT)
+    _, err = ended(process)
     assert process.returncode == 130 and "Traceback" not in err
 
 
@@ -277,7 +286,7 @@ def test_ctrl_c_while_the_model_loads_ends_the_run(tmp_path: Path) -> None:
     assert process.stderr is not None
     next(line for line in process.stderr if '"plan"' in line)
     os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=TIMEOUT)
+    _, err = ended(process)
     assert process.returncode == 130, err
     assert "Traceback" not in err
 

@@ -188,3 +188,18 @@ def test_every_token_that_the_checkpoint_says_ends_a_text_ends_it(tmp_path: Path
     ended = moetui.load(folder).generate("127 + 45 =", 8)
     assert [int(step.token_ids[0]) for step in ended] == written[: written.index(third) + 1]
     assert ended.ending is Ending.END_OF_TEXT
+
+
+@pytest.mark.parametrize("name", ["demo", *FAMILIES])
+def test_a_generated_text_is_its_prompt_and_its_steps(model_of: ModelOf, name: str) -> None:
+    model = model_of(name)
+    ids = some_ids(model, 5)
+    found = model.generated(ids, 6)
+    generation = model.generate(ids, 6)
+    stepwise = [generation.prompt, *generation]
+    assert found.prompt_tokens == 5
+    assert found.token_ids.tolist() == [int(i) for step in stepwise for i in step.token_ids]
+    np.testing.assert_array_equal(
+        found.expert_ids, np.concatenate([step.expert_ids for step in stepwise])
+    )
+    np.testing.assert_array_equal(found.logits, stepwise[-1].logits)

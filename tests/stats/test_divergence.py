@@ -3,7 +3,7 @@ import pytest
 from scipy.special import log_softmax as reference
 from scipy.stats import entropy
 
-from moetui.stats import kl_divergence, log_softmax
+from moetui.stats import hellinger, kl_divergence, log_softmax
 
 
 def test_log_softmax_is_scipys(seed=3):
@@ -36,3 +36,16 @@ def test_tokens_that_cannot_come_add_nothing_and_take_nothing():
     # A third token that only the change allows: KL of (1/2, 1/2, 0) and (1/3, 1/3, 1/3).
     assert kl_divergence([0.0, 0.0, never], [0.0, 0.0, 0.0]) == pytest.approx(np.log(1.5))
     assert kl_divergence([0.0, 0.0], [0.0, never]) == np.inf
+
+
+def test_hellinger_distance_is_that_of_the_roots():
+    rng = np.random.default_rng(0)
+    p, q = rng.random((3, 6)), rng.random((3, 6))
+    a, b = (x / x.sum(-1, keepdims=True) for x in (p, q))
+    apart = np.sqrt(np.square(np.sqrt(a) - np.sqrt(b)).sum(-1) / 2)
+    np.testing.assert_allclose(hellinger(p, q), apart)
+    # Counts and shares are the same; equal is 0, disjoint is 1, and nothing has no distance.
+    np.testing.assert_allclose(hellinger(7 * p, q), apart)
+    assert hellinger([1, 3], [2, 6]) == pytest.approx(0, abs=1e-7)
+    assert hellinger([1, 0], [0, 5]) == 1
+    assert np.isnan(hellinger([0, 0], [1, 1]))

@@ -32,32 +32,11 @@ from moetui.suites.moe_dynamics.cold_experts_verdict import (
     conclude,
     measures,
 )
+from moetui.suites.moe_dynamics.prompts import PROMPTS
 from moetui.suites.moe_dynamics.study import Count, Positive, Setting, Text
 from moetui.suites.plan import Analysis
 from moetui.suites.results import CellResult, Measure, Published, Verdicts
 
-PROMPTS = (
-    "127 * 89 = ",
-    "456 + 789 = ",
-    "1000 - 357 = ",
-    "What is 45 times 37?",
-    "def fibonacci(n):",
-    "import numpy as np",
-    "class Database:",
-    "for i in range(10):",
-    "The capital of France is",
-    "A synonym for happy is",
-    "The opposite of cold is",
-    "Shakespeare wrote",
-    "Calculate 45 * 37 and explain",
-    "Paris is to France as Tokyo is to",
-    "Translate 'hello' to Spanish",
-    "The quick brown fox jumps",
-    "In the beginning, there was",
-    "Once upon a time",
-    "To be or not to be",
-    "Hello, my name is",
-)
 GPT_OSS = "openai/gpt-oss-20b"
 Share = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 Above0 = Annotated[float, msgspec.Meta(gt=0)]
@@ -208,8 +187,9 @@ class ColdExperts:
         "critical cases?"
     )
     cost = (
-        "about 550,000 tokens through the model with the defaults, some five minutes of CPU time "
-        "for the demo model"
+        "at most 900,000 tokens through the model with the defaults, fewer where experts are rare "
+        "(a document that does not use one needs no pass without it); some five minutes of CPU "
+        "time for the demo model"
     )
     published: tuple[Published, ...] = (
         Published(model=GPT_OSS, measure=SEED_COLD, value=0.129),

@@ -50,9 +50,9 @@ class AblationChoice(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def experts(self) -> int | None:
         """At most how many removals a document sees, None where nobody can tell beforehand."""
-        if "all" in self.layers:
+        layers = _how_many(self.layers)
+        if layers is None:
             return None
-        layers = 1 if isinstance(self.layers, str) else len(self.layers)
         # Neighbours in load of the coldest are each other, and the random ones are shared.
         each = self.coldest + self.hottest + 3 * self.controls + 1
         return layers * each * len(self.modes)
@@ -222,8 +222,10 @@ class WakingAnalysis:
 
     def parts(self, *, seed: int) -> tuple[Part, ...]:
         """One; of a smaller vocabulary less is tried."""
-        given = self._inputs
-        tries = given.tokens * given.contexts + given.coldest * given.checks
+        given, layers = self._inputs, _how_many(self._inputs.layers)
+        if layers is None:
+            return (Part(name="scan", inputs=given),)
+        tries = given.tokens * given.contexts + layers * given.coldest * given.checks
         return (Part(name="scan", inputs=given, tokens=tries * (given.context_tokens + 1)),)
 
     def read(self, model: Forward, part: Part, needs: Needs, *, seed: int, step: Step) -> Any:
@@ -251,6 +253,13 @@ class WakingAnalysis:
         """What the part found."""
         few = f"no document has the {self._inputs.context_tokens} tokens of a context"
         return Outcome(partials[0], few if partials[0] is None else None)
+
+
+def _how_many(layers: LayersAsked) -> int | None:
+    """Layers at most, None where only the model tells."""
+    if "all" in layers:
+        return None
+    return 1 if isinstance(layers, str) else len(layers)
 
 
 def _ranges(size: int) -> list[tuple[str, tuple[int, ...]]]:

@@ -26,8 +26,8 @@ E, K = 12, 2
 # nothing uses 8 and 11.
 SHARES = {**dict.fromkeys(range(7), 1.0), 9: 0.06}
 SMALL = {
-    "documents": 40, "calibration_documents": 40, "tokens": 24, "layers": "first",
-    "controls": 2, "coldest": 2, "scan_tokens": 12, "kl_documents": 20, "prune_shares": [0.25],
+    "documents": 40, "calibration_documents": 40, "tokens": 16, "layers": "first",
+    "controls": 1, "coldest": 2, "scan_tokens": 12, "kl_documents": 20, "prune_shares": [0.25],
     "prompts": ["w1 w2 w3", "w4 w5 w6 w0"], "trigger_occurrences": 5, "cold_at": "0.25×",
 }  # fmt: skip
 

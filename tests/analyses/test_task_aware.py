@@ -1,0 +1,173 @@
+"""What an early layer foretells of later ones, in worlds whose routing has a known cause."""
+
+import msgspec
+import numpy as np
+import pytest
+
+import moetui
+from moetui.analyses.task_aware import (
+    BESIDE,
+    GATE_AT_PROBE,
+    GATE_BEFORE,
+    POPULARITY,
+    PREVIOUS,
+    PROBE,
+    TOKEN,
+    ProbedDocument,
+    later_layers,
+    read_probed,
+    some_tokens,
+    task_aware,
+)
+from tests.analyses.worlds import E, K, world
+
+SIZES = (2, 3, 4)
+
+
+def read(kind, first=0, documents=30, gates=None):
+    """Documents of a world; three layers route alike, the probe sees what attention added."""
+    return [
+        ProbedDocument(
+            id=str(first + d),
+            ids=one.ids.astype(np.int32),
+            experts=np.stack([one.experts] * 3, axis=1),
+            stream=one.attention.astype(np.float32),
+            at_probe=None if gates is None else np.stack([one.experts] * 2, axis=1),
+            before=None if gates is None else np.stack([one.experts[::-1]] * 2, axis=1),
+        )
+        for d, one in enumerate(world(kind, documents, first=first))
+    ]
+
+
+def judged(kind, gates=None, shuffles=20):
+    return task_aware(
+        read(kind),
+        read(kind, first=1000, gates=gates),
+        probe_layer=1,
+        moe_layers=(0, 2, 5),
+        num_experts=E,
+        sizes=SIZES,
+        gate_missing=None if gates else "not asked",
+        shuffles=shuffles,
+        seed=0,
+    )
+
+
+@pytest.fixture(scope="module")
+def worlds():
+    return {kind: judged(kind)[0] for kind in ("chance", "token", "attention", "habit")}
+
+
+def at(found, predictor, size=0):
+    return next(one for one in found.mean.predictors if one.predictor == predictor).sizes[size]
+
+
+def value(found, predictor, size=0):
+    return at(found, predictor, size).recall.value
+
+
+def over(found, predictor, baseline):
+    return next(one.gain for one in at(found, predictor).gains if one.over == baseline)
+
+
+def test_routing_by_chance_is_foretold_by_popularity_and_by_nothing_beyond(worlds):
+    found = worlds["chance"]
+    popular = value(found, POPULARITY)
+    assert popular > K / E + 0.05
+    for name in (PROBE, BESIDE, TOKEN):
+        assert value(found, name) == pytest.approx(popular, abs=0.03)
+    gain = over(found, PROBE, POPULARITY)
+    assert gain.ci_low < 0.01 and gain.null_low - 0.03 < gain.value < gain.null_high + 0.03
+    assert value(found, PREVIOUS) < popular
+
+
+def test_routing_by_the_token_is_known_from_the_token_alone(worlds):
+    found = worlds["token"]
+    assert value(found, TOKEN) > 0.95
+    assert over(found, PROBE, TOKEN).ci_high < -0.3
+    assert abs(over(found, BESIDE, TOKEN).value) < 0.02
+
+
+def test_routing_that_the_probe_can_see_is_found(worlds):
+    found = worlds["attention"]
+    assert value(found, PROBE) > 0.75
+    for baseline in (TOKEN, PREVIOUS, POPULARITY):
+        gain = over(found, PROBE, baseline)
+        assert gain.ci_low > 0.3 and gain.p == pytest.approx(1 / 21)
+
+
+def test_persistence_is_found_by_the_token_before_and_by_nothing_else(worlds):
+    found = worlds["habit"]
+    # Four times in five the token has what the one before had; else k of E by chance; and the
+    # first of 30 tokens has none before it, and is given what is popular. 3 in 100 are by chance,
+    # and the token after these too.
+    stays = 0.8 * (1 - 0.03) ** 2
+    expected = (29 / 30) * (stays + (1 - stays) * K / E) + (1 / 30) * K / E
+    assert value(found, PREVIOUS) == pytest.approx(expected, abs=0.03)
+    for name in (PROBE, TOKEN, POPULARITY):
+        assert value(found, name) < 0.4
+    assert over(found, PROBE, PREVIOUS).ci_high < -0.3
+
+
+def test_more_experts_recall_more_and_all_recall_everything(worlds):
+    for found in worlds.values():
+        for one in found.mean.predictors:
+            values = [size.recall.value for size in one.sizes]
+            assert values == sorted(values) and [size.m for size in one.sizes] == list(SIZES)
+
+
+def test_only_layers_after_the_probe_are_foretold(worlds):
+    found = worlds["chance"]
+    assert [one.layer for one in found.layers] == [2, 5]
+    assert later_layers(1, (0, 2, 5)) == (2, 5) and later_layers(5, (0, 2, 5)) == ()
+    with pytest.raises(ValueError, match="after the probe"):
+        task_aware(
+            read("chance", documents=2), read("chance", documents=2), probe_layer=5,
+            moe_layers=(0, 2, 5), num_experts=E, sizes=SIZES, gate_missing=None, shuffles=0, seed=0,
+        )  # fmt: skip
+
+
+def test_gates_are_judged_by_the_sets_they_name_and_filled_up_with_popular_experts():
+    found, foretold = judged("chance", gates=True, shuffles=0)
+    assert value(found, GATE_AT_PROBE) == 1.0  # it was given the truth
+    judge = read("chance", first=1000, gates=True)
+    same = [
+        len(set(a.tolist()) & set(b.tolist()))
+        for one in judge
+        for a, b in zip(one.experts[:, 0], one.experts[::-1, 0], strict=True)
+    ]
+    assert value(found, GATE_BEFORE) == pytest.approx(np.mean(same) / K)
+    assert value(found, GATE_BEFORE, 2) > value(found, GATE_BEFORE)
+    assert over(found, PROBE, GATE_AT_PROBE).value == pytest.approx(value(found, PROBE) - 1)
+    assert set(foretold.experts) == {PROBE, TOKEN, GATE_BEFORE}
+    for layer in foretold.experts[GATE_BEFORE]:
+        whole = np.concatenate([one.before[:, 0] for one in judge])
+        assert (np.sort(layer, axis=1) == np.sort(whole, axis=1)).all()
+
+
+def test_without_gates_the_reason_is_told(worlds):
+    found = worlds["chance"]
+    assert found.gate_missing == "not asked"
+    assert GATE_BEFORE not in [one.predictor for one in found.mean.predictors]
+    assert msgspec.json.decode(msgspec.json.encode(found), type=type(found)) == found
+
+
+@pytest.fixture(scope="module")
+def model():
+    return moetui.load("demo")
+
+
+def test_what_is_read_of_the_model_is_what_a_trace_holds(model):
+    ids = model.tokenize("The capital of France is Paris, and the sum is 4.")
+    found = read_probed(model, "x", ids, 2, gates=True)
+    trace = model.trace(ids, lens=0, streams=True)
+    np.testing.assert_array_equal(found.stream, trace.streams.leaving[:, 2])
+    np.testing.assert_array_equal(found.experts, trace.expert_ids)
+    for row, layer in enumerate((3, 4, 5, 6, 7)):
+        early = model.routes(layer, trace.streams.leaving[:, 2])
+        np.testing.assert_array_equal(found.at_probe[:, row], early)
+        before = model.routes(layer, trace.streams.at_router[:, layer - 1])
+        np.testing.assert_array_equal(found.before[:, row], before)
+    part = some_tokens(read_probed(model, "x", ids, 2, gates=False), np.array([1, 4]))
+    np.testing.assert_array_equal(part.stream, found.stream[[1, 4]])
+    assert part.at_probe is None and part.ids.tolist() == ids[[1, 4]].tolist()
