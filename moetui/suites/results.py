@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -302,6 +303,11 @@ def digest(texts: object) -> str:
 def result_json(result: SuiteResult) -> bytes:
     """The document as indented UTF-8 JSON with a final newline."""
     return to_json(result, indent=2)
+
+
+def result_name(suite: str, now: datetime) -> str:
+    """The name of the file that holds a result of `suite` made `now`."""
+    return f"{suite}_{now:%Y%m%d_%H%M%S}.json"
 
 
 def write_result(result: SuiteResult, path: str | Path) -> None:
