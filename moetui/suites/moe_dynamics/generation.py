@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
-from moetui.analyses.answer_routing import AnswerRouting, answers_routing
 from moetui.analyses.decoded import Decoded, decoded
 from moetui.analyses.generated_routing import (
     NO_STEP,
@@ -16,12 +15,11 @@ from moetui.analyses.generated_routing import (
     generated_routing,
     natural_routing,
 )
-from moetui.analyses.seed_generation import PROMPTS, seed_generation
-from moetui.analyses.segments import LENGTHS
-from moetui.analyses.task_accuracy import answered
-from moetui.analyses.task_prompts import TaskPrompt, crossed_prompts, problems
+from moetui.analyses.seed_generation import seed_generation
 from moetui.suites.documents import in_parts, some_of
 from moetui.suites.layers import routing_layers
+from moetui.suites.moe_dynamics.generation_answers import AnswerAnalysis
+from moetui.suites.moe_dynamics.generation_parameters import TOKENS, Parameters
 from moetui.suites.moe_dynamics.generation_verdict import (
     SEED_CONSISTENCY,
     SEED_HANDOFFS,
@@ -29,7 +27,7 @@ from moetui.suites.moe_dynamics.generation_verdict import (
 from moetui.suites.moe_dynamics.generation_verdict import conclude as judge
 from moetui.suites.moe_dynamics.generation_verdict import measures as measured
 from moetui.suites.moe_dynamics.routing import ROUTING, RoutingText, routed
-from moetui.suites.moe_dynamics.study import Count, Positive, Setting, Study, Text
+from moetui.suites.moe_dynamics.study import Setting, Study
 from moetui.suites.plan import Analysis, Needs, Outcome, Part, Step
 from moetui.suites.results import CellResult, Measure, Published, Verdicts
 from moetui.suites.sanity import no_router
@@ -37,93 +35,7 @@ from moetui.trace import Forward, ModelInfo
 
 NAME = "generation"
 SEED, TEXTS = "generation_seed", "generation_texts"
-NATURAL, ANSWERS = "generation_natural", "generation_answers"
-# About how long the prompts of seed and problems are; tokens of an answer; problems of a part.
-TOKENS, ANSWER_TOKENS, PROBLEMS = 8, 6, 25
-
-Permutations = Annotated[int, msgspec.Meta(ge=999)]
-Window = Annotated[int, msgspec.Meta(ge=2)]
-
-
-class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What `generation` may be asked."""
-
-    generation_prompts: Annotated[
-        tuple[Text, ...], msgspec.Meta(min_length=1, description="prompts of the seed's generation")
-    ] = PROMPTS
-    generation_tokens: Annotated[
-        Window, msgspec.Meta(description="tokens written after each of them")
-    ] = 30
-    texts: Annotated[
-        Positive,
-        msgspec.Meta(
-            description="evaluation documents whose beginning is continued; at least 20, and 100 "
-            "for intervals that are not approximate"
-        ),
-    ] = 200
-    prompt_tokens: Annotated[
-        Positive, msgspec.Meta(description="tokens of each document that are its prompt")
-    ] = 16
-    new_tokens: Annotated[
-        Positive, msgspec.Meta(description="tokens written after each prompt, greedily")
-    ] = 48
-    compared: Annotated[
-        Count,
-        msgspec.Meta(
-            description="finished texts that are read once more in one pass, to compare decoding "
-            "with prefill"
-        ),
-    ] = 50
-    segments: Annotated[
-        tuple[Positive, ...],
-        msgspec.Meta(description="lengths of segments for local routing consistency, tokens"),
-    ] = LENGTHS
-    window: Annotated[
-        Window, msgspec.Meta(description="tokens on either side of a step that may begin a phase")
-    ] = 8
-    phase_texts: Annotated[
-        Positive,
-        msgspec.Meta(
-            description="texts in which phases are looked for, at the routers of `layers`"
-        ),
-    ] = 60
-    generation_permutations: Annotated[
-        Permutations, msgspec.Meta(description="token-stratified shuffles, 999 or more")
-    ] = 999
-    problems_per_task: Annotated[
-        int,
-        msgspec.Meta(
-            ge=0,
-            le=100,
-            description="arithmetic problems of each of four operations, written with symbols, for "
-            "right against wrong answers: 100 of each are needed; 0 for none",
-        ),
-    ] = 100
-    problem_pairs: Annotated[
-        int,
-        msgspec.Meta(
-            ge=0,
-            le=30,
-            description="pairs of operands that are asked besides in 7 wordings of the four "
-            "operations, so that small models are wrong and large ones right often enough",
-        ),
-    ] = 8
-
-
-QUICK: Mapping[str, Any] = {
-    "texts": 40,
-    "new_tokens": 24,
-    "compared": 20,
-    "phase_texts": 30,
-    "problems_per_task": 10,
-    "problem_pairs": 1,
-}
-FULL: Mapping[str, Any] = {
-    "texts": 400,
-    "new_tokens": 112,
-    "compared": 200,
-    "phase_texts": 100,
-}
+NATURAL = "generation_natural"
 
 
 class SeedInputs(msgspec.Struct, frozen=True, kw_only=True):
@@ -313,83 +225,6 @@ class NaturalAnalysis:
         """As found."""
         (left,) = partials
         return Outcome(left.found, NO_STEP if left.found is None else None)
-
-
-class AnswerInputs(msgspec.Struct, frozen=True, kw_only=True):
-    """Problems of a part."""
-
-    items: tuple[TaskPrompt, ...]
-    new_tokens: int
-
-
-@dataclass(frozen=True, eq=False)
-class Answers:
-    """The problems as they were answered."""
-
-    answers: tuple[AnswerRouting, ...]
-
-
-class AnswerAnalysis:
-    """`generation_answers`: see `moetui.analyses.answer_routing`."""
-
-    name = ANSWERS
-    needs: tuple[str, ...] = ()
-    partial_type: Any = Answers
-
-    def __init__(self, own: Parameters) -> None:
-        self._own = own
-
-    def settings(self, *, seed: int) -> Any:
-        """Nothing: all is in the parts."""
-        return None
-
-    def unfit(self, info: ModelInfo) -> str | None:
-        """A model without routers, or no problems."""
-        if not self._own.problems_per_task and not self._own.problem_pairs:
-            return "no problem was to be asked (problems_per_task=0, problem_pairs=0)"
-        return no_router(info)
-
-    def parts(self, *, seed: int) -> tuple[Part, ...]:
-        """Twenty-five problems each; an answer is written twice, once to be read as a number."""
-        own = self._own
-        items = (
-            *(problems(own.problems_per_task, seed=seed) if own.problems_per_task else ()),
-            *(crossed_prompts(own.problem_pairs, seed=seed) if own.problem_pairs else ()),
-        )
-        return tuple(
-            Part(
-                name=f"problems {start + 1}",
-                inputs=AnswerInputs(
-                    items=items[start : start + PROBLEMS], new_tokens=ANSWER_TOKENS
-                ),
-                tokens=2 * len(items[start : start + PROBLEMS]) * (TOKENS + ANSWER_TOKENS),
-            )
-            for start in range(0, len(items), PROBLEMS)
-        )
-
-    def read(self, model: Forward, part: Part, needs: Needs, *, seed: int, step: Step) -> Answers:
-        """Every problem answered, and its answer routed."""
-        asked: AnswerInputs = part.inputs
-        found: list[AnswerRouting] = []
-        for item in asked.items:
-            text = decoded(model, item.prompt, item.task, item.prompt, asked.new_tokens)
-            found.append(
-                AnswerRouting(
-                    item=item,
-                    right=answered(model, item).exact,
-                    ids=text.ids,
-                    experts=text.experts,
-                    start=text.prompt_tokens,
-                )
-            )
-            step(len(found), len(asked.items))
-        return Answers(tuple(found))
-
-    def reduce(self, info: ModelInfo, partials: Sequence[Answers], *, seed: int) -> Outcome:
-        """Right against wrong."""
-        answers = [one for partial in partials for one in partial.answers]
-        found = answers_routing(answers, info.num_experts, seed=seed)
-        return Outcome(found, found.reason)
 
 
 class Generation:

@@ -6,7 +6,8 @@ from moetui.analyses.causal_edges import CausalEdges
 from moetui.analyses.expert_edges import ExpertEdges
 from moetui.analyses.seed_circuits import SeedCircuits
 from moetui.suites import result_json, run_suite, suite
-from moetui.suites.moe_dynamics.circuits import Parameters, edges_from
+from moetui.suites.moe_dynamics.circuits_causes import edges_from
+from moetui.suites.moe_dynamics.circuits_parameters import Parameters
 from moetui.suites.results import read_result, results_of
 from moetui.suites.sections import sections
 from tests.suites.fake import Opened
