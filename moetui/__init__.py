@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         Merge,
         PatchPart,
         Remap,
+        Reweigh,
         ScalePart,
         TopK,
         Trace,
@@ -54,6 +55,7 @@ _WHERE = {
     "Merge": "moetui.trace",
     "PatchPart": "moetui.trace",
     "Remap": "moetui.trace",
+    "Reweigh": "moetui.trace",
     "ScalePart": "moetui.trace",
     "TopK": "moetui.trace",
 }
@@ -70,6 +72,7 @@ __all__ = [
     "MoetuiError",
     "PatchPart",
     "Remap",
+    "Reweigh",
     "ScalePart",
     "TopK",
     "Trace",

@@ -109,7 +109,7 @@ def uses_in(word: str, contexts: Sequence[tuple[str, Trace]], layers: Sequence[i
             dropped.append(DroppedContext(context=context, reason=_why(word, token_id, found)))
             continue
         text = trace.tokens[found[token_id]]
-        use = _use(context, context, trace, found[token_id], layers)
+        use = use_at(context, context, trace, found[token_id], layers)
         if use is None:
             dropped.append(DroppedContext(context=context, reason="routing data is missing"))
         else:
@@ -156,7 +156,7 @@ def mined_uses(
             window = start + window
         trace = model.trace(np.array(window, np.int32), lens=0, residuals=False)
         experts = trace.router_logits.shape[-1]
-        use = _use("".join(trace.tokens), name, trace, len(trace) - 1, layers)
+        use = use_at("".join(trace.tokens), name, trace, len(trace) - 1, layers)
         if use is None:
             dropped.append(
                 DroppedContext(context="".join(trace.tokens), reason="routing data is missing")
@@ -191,7 +191,9 @@ def _with_shuffles(
     rng = np.random.default_rng([seed, zlib.crc32(use.context.encode())])
     orders = _orders(trace, position, shuffles, rng)
     found = [
-        _use(use.context, use.document, model.trace(ids, lens=0, residuals=False), position, layers)
+        use_at(
+            use.context, use.document, model.trace(ids, lens=0, residuals=False), position, layers
+        )
         for ids in orders
     ]
     known = [one for one in found if one is not None]
@@ -256,9 +258,10 @@ def _why(word: str, token_id: int | None, found: dict[int, int]) -> str:
     return f"{word!r} is token id {others} here, compared is {token_id}"
 
 
-def _use(
+def use_at(
     context: str, document: str, trace: Trace, position: int, layers: Sequence[int]
 ) -> ContextUse | None:
+    """The experts of the token at `position`; None where the trace lacks some of its routing."""
     at = [trace.layers.tolist().index(layer) for layer in layers]
     ids = trace.expert_ids[position, at]
     weights = np.where(ids >= 0, trace.expert_weights[position, at].astype(float), 0.0)

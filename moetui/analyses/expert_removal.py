@@ -23,7 +23,7 @@ from moetui.trace import Deselect, Drop, Forward, Intervention, ModelInfo
 
 Array = NDArray[np.float64]
 Mode = Literal["drop", "renormalise", "deselect"]
-Role = Literal["coldest", "hottest"]
+Role = Literal["coldest", "hottest", "asked"]
 
 MEANING = {
     "drop": "its slot stays, what it puts out counts nothing",

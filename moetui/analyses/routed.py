@@ -63,14 +63,23 @@ def read_document(
     """
     ids = model.tokenize(text)[:max_tokens]
     trace = model.trace(ids, lens=0, residuals=False, expert_outputs=True)
+    return routed_document(model, name, domain, ids, trace)
+
+
+def routed_document(
+    model: Forward, name: str, domain: str, ids: Ints, trace: Trace, *, likelihood: bool = True
+) -> RoutedDocument:
+    """What is kept of a document that was traced with the outputs of its experts. likelihood:
+    whether a pass is spent on its NLL, which is empty without."""
     norms, mixture, cosines = _outputs(trace)
+    scored = likelihood and len(ids) > 1
     return RoutedDocument(
         id=name,
         domain=domain,
         ids=np.asarray(ids, np.int32),
         experts=trace.expert_ids,
         weights=trace.expert_weights,
-        nll=model.nll(ids) if len(ids) > 1 else np.empty(0, np.float32),
+        nll=model.nll(ids) if scored else np.empty(0, np.float32),
         output_norms=norms,
         mixture_norms=mixture,
         top_cosines=cosines,

@@ -26,9 +26,9 @@ from moetui.trace.types import ExpertIds, Ints
 Numbers = NDArray[np.float64]
 
 DEFINITION = (
-    "change: 1 − Jaccard of a token's chosen sets, mean over routing layers and tokens; any: "
-    "share of tokens and layers in which the set is another one; noise is Gaussian and as long, "
-    "relative to each token's vector, as is said; null: the last tokens of other documents, by "
+    "change: 1 − Jaccard of a token's chosen sets, mean over routing layers and tokens; other "
+    "sets: share of tokens and layers in which the set is another one; noise is Gaussian and as "
+    "long, relative to each token's vector, as is said; null: last tokens of other documents, by "
     "20 permutations. Where text is changed the last token is looked at, if it is the same"
 )
 DRAWS = 20

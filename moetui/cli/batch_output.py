@@ -53,6 +53,7 @@ def targets(
     from datetime import datetime
 
     from moetui.errors import UsageError
+    from moetui.suites.results import result_name
 
     if output == _STDOUT:
         if len(suites) > 1:
@@ -66,7 +67,7 @@ def targets(
     as_file = output.suffix == ".json" and not output.is_dir()
     if as_file and len(suites) > 1:
         raise UsageError(f"{len(suites)} results do not fit into {output}", "give -o a folder")
-    stamp = datetime.now().astimezone().strftime("%Y%m%d_%H%M%S")
+    now = datetime.now()
     folder = output.parent if as_file else output
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -76,9 +77,10 @@ def targets(
         ) from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UsageError(f"the folder {folder} cannot be written", "give -o another folder")
-    files = [output if as_file else folder / f"{suite.name}_{stamp}.json" for suite in suites]
-    about = files[0].with_suffix(".md") if len(files) == 1 else folder / f"{name}_{stamp}.md"
-    return Output(tuple(Target(file, folder) for file in files), about if report else None, plans)
+    files = [output if as_file else folder / result_name(suite.name, now) for suite in suites]
+    about = files[0] if len(files) == 1 else folder / result_name(name, now)
+    written = about.with_suffix(".md") if report else None
+    return Output(tuple(Target(file, folder) for file in files), written, plans)
 
 
 def deliver(result: SuiteResult, target: Target) -> None:

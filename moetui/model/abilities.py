@@ -76,6 +76,27 @@ class Abilities:
         """Whether mixing weights are multiplied with expert outputs, not with their inputs."""
         return self._plain.layers[layer].weights is not None
 
+    def mixes(self, layer: int) -> bool:
+        """Whether weights can be changed in sight of the outputs that they are multiplied with:
+        they all are of one bank, and their product is seen."""
+        site = self.sites[layer]
+        return layer in self._mixing and site.num_experts == site.bank_experts
+
+    @cached_property
+    def _mixing(self) -> set[int]:
+        watched = _Mixing()
+        self._run(_ROUTING, watched)
+        return watched.layers
+
+    def normalises(self, layer: int) -> bool:
+        """Whether the mixing weights of a layer add up to the same for every token, so that
+        they would for another number of experts too."""
+        weights = self._plain.layers[layer].weights
+        if weights is None:
+            return False
+        sums = np.array(weights.astype(mx.float32).sum(-1))
+        return bool(np.ptp(sums) <= _SAME_WEIGHTS * np.abs(sums).max())
+
     def reselect(self, layer: int, barred: set[int], forced: set[int]) -> LayerChanges:
         """What changes the choice of experts in one layer."""
         hidden = self.capture.ranking is Ranking.REPLAYED
@@ -147,6 +168,17 @@ class Abilities:
             self._network(mx.arange(_TOKENS)[None], cache=make_prompt_cache(self._network))
         mx.eval(records[0].logits)
         return records[0]
+
+
+class _Mixing(Edits):
+    """Notes the layers whose weights are seen to be multiplied with outputs."""
+
+    def __init__(self) -> None:
+        self.layers: set[int] = set()
+
+    def mixing(self, layer: int, weights: mx.array, outputs: mx.array) -> mx.array:
+        self.layers.add(layer)
+        return weights
 
 
 def _uncompiled(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

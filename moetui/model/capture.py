@@ -283,19 +283,20 @@ class Capture:
             read = record.router_input
             if read is not None and x is not read and x.shape == read.shape:
                 record.bank_input, record.routed_sum = x, output.sum(-2)
-            self._mixture = Mixture(record, partial(self._weigh, layer, site))
+            self._mixture = Mixture(record, partial(self._weigh, layer, site, output))
             return self._mixture.follow(output)
 
         return around
 
-    def _weigh(self, layer: int, site: Site, weights: mx.array) -> mx.array:
+    def _weigh(self, layer: int, site: Site, outputs: mx.array, weights: mx.array) -> mx.array:
         """Note the weights that are multiplied with the outputs; what shall be instead."""
         record = self._record.layers[layer]
-        if record.weights is None:
+        by_gate = record.weights is not None
+        if not by_gate:
             assert record.indices is not None
-            record.weights = self._edits.weights(layer, weights, record.indices)
-            return record.weights
-        if site.num_experts == site.bank_experts:
+            weights = self._edits.weights(layer, weights, record.indices)
+        weights = self._edits.mixing(layer, weights, outputs)
+        if not by_gate or site.num_experts == site.bank_experts:
             record.weights = weights
         return weights
 

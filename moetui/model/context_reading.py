@@ -39,7 +39,7 @@ class ContextReading(ABC):
     architecture: Architecture
     network: nn.Module
     capture: Capture
-    _before_pass: Callable[[], None]
+    before_pass: Callable[[], None]
 
     @abstractmethod
     def ids(self, text_or_ids: str | Sequence[int] | Ids) -> Ids:
@@ -127,7 +127,7 @@ class ContextReading(ABC):
         )
 
     def _pass_of(self, ids: Ids, edits: Edits) -> PassRecord:
-        self._before_pass()
+        self.before_pass()
         records: list[PassRecord] = []
         with self.capture.on(_ROUTING, records.append, edits):
             self.network(mx.array(ids), cache=make_prompt_cache(self.network))

@@ -55,6 +55,10 @@ class Edits:
         """Mixing weights [..., k] of the experts `indices` [..., k]."""
         return weights
 
+    def mixing(self, layer: int, weights: mx.array, outputs: mx.array) -> mx.array:
+        """Mixing weights [..., k] as they are multiplied with what the bank put out [..., k, H]."""
+        return weights
+
     def outputs(self, layer: int, outputs: mx.array, indices: mx.array) -> mx.array:
         """What the bank puts out [..., k, H] for the experts `indices` [..., k]."""
         return outputs

@@ -34,8 +34,9 @@ _LOG_LINES = 200
 _SPEED_OVER = 16
 
 
-class _StoppedError(Exception):
-    """Raised inside a load or a study that the user stopped."""
+class _StoppedError(BaseException):
+    """Raised inside a load or a study that the user stopped. No Exception: a suite reports those
+    of an analysis and goes on with the next one."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,24 @@ class _Command:
 
     act: Callable[[], None]
     stop: threading.Event
+
+
+@dataclass(frozen=True)
+class _Watching:
+    """Implements `moetui.trace.Watcher` for one study."""
+
+    publish: Callable[[object], None]
+    stop: threading.Event
+
+    def show(self, finding: object) -> None:
+        """Let `finding` be the newest."""
+        self.go_on()
+        self.publish(finding)
+
+    def go_on(self) -> None:
+        """Raises _StoppedError once the study was stopped."""
+        if self.stop.is_set():
+            raise _StoppedError
 
 
 class EngineThread:
@@ -198,16 +217,11 @@ class EngineThread:
         if now.model is not asked_of.model or now.recording is not asked_of.recording:
             self._note("a study was left out: it was asked of another model or run")
             return
-
-        def go_on() -> None:
-            if stop.is_set():
-                raise _StoppedError
-
+        watcher = _Watching(lambda finding: self._publish(finding=finding), stop)
         self._publish(phase=Phase.STUDYING, failure=None, detail="", finding=None)
         try:
-            with self._model.before_passes(go_on):
-                for finding in job(self._model):
-                    self._publish(finding=finding)
+            with self._model.before_passes(watcher.go_on):
+                job(self._model, watcher)
         except _StoppedError:
             self._note("stopped a study")
         self._publish(phase=Phase.READY, memory_bytes=self._memory())

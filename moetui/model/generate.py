@@ -70,6 +70,7 @@ class Generation:
             if self._cancel.is_set():
                 self.ending = Ending.CANCELLED
                 return
+            self._model.before_pass()
             with self._model.capture.on(self._want, self._note, self._edits):
                 following = next(steps, None)
             yield self._step(token)

@@ -19,9 +19,10 @@ from moetui.model.edits import Edits
 from moetui.model.part_points import PartPoint, change_output
 from moetui.model.parts import PartChange, changed
 from moetui.model.reselect import Rehearsal, Reselection
+from moetui.model.reweigh import reweighed
 from moetui.model.taps import Tap
 from moetui.model.validate import validate_rows
-from moetui.trace.interventions import Intervention, Part, describe
+from moetui.trace.interventions import Intervention, Part, Reweigh, describe
 
 Change = Callable[[mx.array], mx.array]
 _BANNED = -1e9
@@ -32,7 +33,8 @@ class LayerChanges:
     """What is done in one decoder layer, each point in the order given.
 
     rehearse: the block's top-k is hidden in `mx.compile`. mute_outputs: dropped experts are
-    silenced at the bank, whose outputs no weight multiplies. parts: by part, where its changes
+    silenced at the bank, whose outputs no weight multiplies. reweighs: each with whether the
+    model's weights add up to the same whatever their number. parts: by part, where its changes
     are made; None for a difference of the stream.
     """
 
@@ -42,6 +44,7 @@ class LayerChanges:
     ids: list[mx.array] = field(default_factory=list)
     drops: list[tuple[mx.array, bool]] = field(default_factory=list)
     mute_outputs: bool = False
+    reweighs: list[tuple[Reweigh, bool]] = field(default_factory=list)
     parts: dict[Part, tuple[PartPoint | None, list[PartChange]]] = field(default_factory=dict)
 
 
@@ -129,6 +132,12 @@ class Interventions(Edits):
             weights = mx.where(self.anew[layer], self.rehearsals[layer].given, weights)
         for dropped, renormalise in self._of(layer).drops:
             weights = _without(weights, dropped[indices], renormalise=renormalise)
+        return weights
+
+    def mixing(self, layer: int, weights: mx.array, outputs: mx.array) -> mx.array:
+        """Weights of fewer or more experts, scaled to the mixture that the usual number makes."""
+        for one, normalised in self._of(layer).reweighs:
+            weights = reweighed(weights, outputs, one, normalised=normalised)
         return weights
 
     def outputs(self, layer: int, outputs: mx.array, indices: mx.array) -> mx.array:

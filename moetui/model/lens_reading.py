@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import mlx.core as mx
@@ -35,6 +35,7 @@ class LensReading(ABC):
     info: ModelInfo
     lens_reader: Lens
     texts: TokenTexts
+    before_pass: Callable[[], None]
 
     @abstractmethod
     def ids(self, text_or_ids: str | Sequence[int] | Ids) -> Ids:
@@ -121,7 +122,8 @@ class LensReading(ABC):
             )
         sides = self._fit_states(documents), self._fit_states(held_out)
         digest = self.info.digest
-        return fit(self.lens_reader, *sides, digest=digest, seed=seed, recipe=recipe)
+        look = self.before_pass
+        return fit(self.lens_reader, *sides, digest=digest, seed=seed, recipe=recipe, look=look)
 
     def read_lens(self, hidden: mx.array, positions: Ids, n: int) -> LensReadout:
         """The top n tokens of hidden [P, N, H], a few positions at a time."""

@@ -88,7 +88,7 @@ class Model(LensReading, ExpertReading, HeadReading, BankReading, Steering, Deco
             routing_error=probe.routing_error,
         )
         self._intervening = Intervening(abilities)
-        self._before_pass: Callable[[], None] = _nothing
+        self.before_pass: Callable[[], None] = _nothing
         self._routes = Routes(network, self.architecture, self.capture)
 
     def tokenize(self, text: str) -> Ids:
@@ -173,13 +173,13 @@ class Model(LensReading, ExpertReading, HeadReading, BankReading, Steering, Deco
 
     @contextmanager
     def before_passes(self, look: Callable[[], None]) -> Iterator[None]:
-        """Inside the block `look` is called before every pass over a text; what it raises ends
-        whatever is under way, which is how a study is stopped."""
-        self._before_pass = look
+        """Inside the block `look` is called before every pass over a text, every token of a
+        generation and every step of a fit; what it raises ends whatever is under way."""
+        self.before_pass = look
         try:
             yield
         finally:
-            self._before_pass = _nothing
+            self.before_pass = _nothing
 
     def nll(
         self, text_or_ids: str | Sequence[int] | Ids, interventions: Sequence[Intervention] = ()
@@ -236,7 +236,7 @@ class Model(LensReading, ExpertReading, HeadReading, BankReading, Steering, Deco
     def _run(self, edits: Edits, ids: Ids, cache: Any) -> mx.array:
         """Logits [1, T, V] of one pass, not evaluated."""
         if edits is NONE:
-            self._before_pass()
+            self.before_pass()
             plain: mx.array = self.network(mx.array(ids)[None], cache=cache)
             return plain
         logits = self._prefill_pass(ids, cache, Want(residuals=False), edits).logits
@@ -314,7 +314,7 @@ class Model(LensReading, ExpertReading, HeadReading, BankReading, Steering, Deco
         return self._prefill_pass(ids, make_prompt_cache(self.network), want, edits)
 
     def _prefill_pass(self, ids: Ids, cache: Any, want: Want, edits: Edits) -> PassRecord:
-        self._before_pass()
+        self.before_pass()
         records: list[PassRecord] = []
         with self.capture.on(want, records.append, edits):
             self.network(mx.array(ids)[None], cache=cache)

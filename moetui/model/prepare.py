@@ -30,6 +30,7 @@ from moetui.trace.interventions import (
     Merge,
     PatchPart,
     Remap,
+    Reweigh,
     ScalePart,
     TopK,
 )
@@ -77,6 +78,8 @@ def prepare(given: Sequence[Intervention], abilities: Abilities) -> Intervention
             _place_remap(one, layers, abilities)
         elif isinstance(one, Drop):
             _place_drop(one, layers, abilities)
+        elif isinstance(one, Reweigh):
+            _place_reweigh(one, layers, abilities)
         elif isinstance(one, ScalePart | AddToPart | PatchPart) and not changes_nothing(one):
             _place_part(one, layers, abilities)
     return Interventions(given, abilities.capture, dict(layers), _taps(given, abilities))
@@ -130,6 +133,17 @@ def _place_drop(drop: Drop, layers: dict[int, LayerChanges], abilities: Abilitie
                 f"Drop cannot renormalise in layer {layer}: its weights scale what experts read",
                 "use renormalise=False",
             )
+
+
+def _place_reweigh(reweigh: Reweigh, layers: dict[int, LayerChanges], abilities: Abilities) -> None:
+    for layer in abilities.shape.routing(reweigh.layers):
+        if not abilities.mixes(layer):
+            raise UsageError(
+                f"Reweigh cannot act in layer {layer}: weights are not seen there to be multiplied "
+                "with what the experts of one bank put out",
+                "use TopK, which makes a token use another number of experts",
+            )
+        layers[layer].reweighs.append((reweigh, abilities.normalises(layer)))
 
 
 def _place_part(change: PartChange, layers: dict[int, LayerChanges], abilities: Abilities) -> None:

@@ -46,7 +46,7 @@ class RouterGradient(ABC):
     architecture: Architecture
     network: nn.Module
     capture: Capture
-    _before_pass: Callable[[], None]
+    before_pass: Callable[[], None]
     _routes: Routes
     _decomposition: Decomposition | None
 
@@ -159,7 +159,7 @@ class RouterGradient(ABC):
         read = mx.array(ids[: position + 1])[None]
 
         def logit(added: mx.array) -> mx.array:
-            self._before_pass()
+            self.before_pass()
             records: list[PassRecord] = []
             with self.capture.on(_ROUTING, records.append, _Added(self._table, added)):
                 self.network(read, cache=make_prompt_cache(self.network))

@@ -8,6 +8,7 @@ there.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -66,15 +67,19 @@ def fit(
     digest: str,
     seed: int,
     recipe: Recipe | None = None,
+    look: Callable[[], None] = lambda: None,
 ) -> TunedLens:
-    """Translators for every layer; deterministic on one machine. The last one's is the identity."""
+    """Translators for every layer; deterministic on one machine. The last one's is the identity.
+
+    look: called before every step; what it raises ends the fit.
+    """
     recipe = recipe or Recipe()
     rng = np.random.default_rng(seed)
     judged = _drawn(held_out.hidden, recipe.held_out, rng)
     maps = _identity(fit_on.hidden, recipe.rank, rng)
     best = _Best(maps, _Reading(reader, judged).kl(maps))
     raw = best.kl.copy()
-    _train(reader, fit_on.hidden, judged, best, rng, recipe)
+    _train(reader, fit_on.hidden, judged, best, rng, recipe, look)
     none = np.zeros((1, *best.maps["down"].shape[1:]), np.float32)
     H = none.shape[1]
     return TunedLens(
@@ -139,7 +144,13 @@ class _Best:
 
 
 def _train(
-    reader: Lens, hidden: Floats, judged: Floats, best: _Best, rng: np.random.Generator, how: Recipe
+    reader: Lens,
+    hidden: Floats,
+    judged: Floats,
+    best: _Best,
+    rng: np.random.Generator,
+    how: Recipe,
+    look: Callable[[], None],
 ) -> None:
     """Adam from the identity, until no layer gains on the held-out positions any more."""
     maps = {name: mx.array(value) for name, value in best.maps.items()}
@@ -157,6 +168,7 @@ def _train(
 
     gradient = mx.grad(loss)
     for step in range(1, how.steps + 1):
+        look()
         reading = _Reading(reader, _drawn(hidden, how.tokens, rng))
         maps = adam.apply_gradients(gradient(maps, reading), maps)
         mx.eval(maps, adam.state)

@@ -23,6 +23,7 @@ from moetui.trace.interventions import (
     Part,
     PatchPart,
     Remap,
+    Reweigh,
     ScalePart,
     TopK,
 )
@@ -97,6 +98,8 @@ def _validate_one(intervention: Intervention, shape: Shape) -> None:
             _check_experts(intervention, shape)
         case TopK(k=k, layers=layers):
             _check_top_k(k, shape, shape.routing(layers))
+        case Reweigh(keep=keep, native=native, match=match, layers=layers):
+            _check_reweigh(keep, native, match, shape.routing(layers))
         case Remap(source=source, target=target, layers=layers):
             _check_ids((source, target), "Remap", shape.experts, shape.routing(layers))
         case Merge():
@@ -114,8 +117,8 @@ def _validate_one(intervention: Intervention, shape: Shape) -> None:
         case _:
             raise UsageError(
                 f"{type(intervention).__name__} is not an intervention",
-                "moetui.Drop, Deselect, Ban, Force, TopK, Remap, Merge, AddLogits, ScalePart, "
-                "AddToPart, PatchPart",
+                "moetui.Drop, Deselect, Ban, Force, TopK, Reweigh, Remap, Merge, AddLogits, "
+                "ScalePart, AddToPart, PatchPart",
             )
 
 
@@ -151,6 +154,15 @@ def _check_top_k(k: int, shape: Shape, layers: tuple[int, ...]) -> None:
                 f"TopK: {k!r} experts of layer {layer}, which has {shape.experts[layer]}",
                 f"k from 1 to {shape.experts[layer]}",
             )
+
+
+def _check_reweigh(keep: int, native: int, match: str, layers: tuple[int, ...]) -> None:
+    if layers and (type(keep) is not int or type(native) is not int or min(keep, native) < 1):
+        raise UsageError(
+            f"Reweigh keeps {keep!r} experts beside {native!r}", "both are numbers from 1 on"
+        )
+    if match not in ("each", "sum", "norm"):
+        raise UsageError(f"Reweigh matches no {match!r}", "each, sum or norm")
 
 
 def _check_merge(merge: Merge, shape: Shape) -> None:

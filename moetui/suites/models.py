@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Protocol
 
@@ -50,7 +50,13 @@ class Models(Protocol):
 
 
 class Loaded:
-    """Models from the disk, by `moetui.model`."""
+    """Models from the disk, by `moetui.model`.
+
+    go_on: called while a model loads and before each of its passes; may raise to end the run.
+    """
+
+    def __init__(self, go_on: Callable[[], None] = lambda: None) -> None:
+        self._go_on = go_on
 
     def identity(self, ref: ModelRef) -> str:
         """Digest of the checkpoint, with what the weights are computed in."""
@@ -71,12 +77,13 @@ class Loaded:
     def open(self, ref: ModelRef) -> Forward:
         """Loaded without downloading."""
         from moetui.model import load
+        from moetui.model.reinitialise import Initialisation
 
-        if ref.initialisation is None:
-            return load(ref.name)
-        from moetui.model.reinitialise import load_random
-
-        return load_random(ref.name, how=ref.initialisation, seed=ref.seed)
+        how = ref.initialisation
+        drawn = None if how is None else Initialisation(how, ref.seed)
+        model = load(ref.name, progress=lambda step: self._go_on(), initialisation=drawn)
+        model.before_pass = self._go_on
+        return model
 
     def free(self) -> None:
         """What mlx keeps for reuse goes too."""

@@ -9,8 +9,10 @@ STUDIES: tuple[str, ...] = (
     "cold_experts",
     "circuits",
     "generation",
+    "interference",
     "merging",
     "attention_routing",
+    "context_attention_routing",
     "task_aware",
     "manipulation",
 )

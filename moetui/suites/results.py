@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -14,13 +15,16 @@ import msgspec
 from moetui.analyses.answer_routing import AnswersRouting
 from moetui.analyses.attention_router import CorpusDecomposition, PromptDecomposition
 from moetui.analyses.attention_routing import AttentionRouting
+from moetui.analyses.better_with_fewer import FewerExperts
 from moetui.analyses.causal_check import CausalCheck
 from moetui.analyses.causal_edges import CausalEdges
 from moetui.analyses.cold_load import ColdLoad
 from moetui.analyses.cold_prompts import ColdPrompts
+from moetui.analyses.context_attention_routing import ContextAttentionRouting
 from moetui.analyses.context_sensitivity import ContextSensitivity
 from moetui.analyses.expert_ablation import ExpertAblations
 from moetui.analyses.expert_edges import ExpertEdges
+from moetui.analyses.expert_interference import ExpertInterference
 from moetui.analyses.expert_scores import ExpertScores
 from moetui.analyses.expert_words import ExpertWords
 from moetui.analyses.generated_routing import GeneratedRouting, NaturalRouting
@@ -31,6 +35,7 @@ from moetui.analyses.merge_front import MergeFront
 from moetui.analyses.merged_pairs import MergedPairs
 from moetui.analyses.misrouting import Misrouting
 from moetui.analyses.output_similarity import OutputSimilarity
+from moetui.analyses.pair_additivity import PairAdditivity
 from moetui.analyses.parameter_shares import ParameterShares
 from moetui.analyses.paraphrase import Paraphrase
 from moetui.analyses.probes import Probes
@@ -40,6 +45,7 @@ from moetui.analyses.routing_robustness import RoutingRobustness
 from moetui.analyses.sanity import Sanity
 from moetui.analyses.seed_circuits import SeedCircuits
 from moetui.analyses.seed_generation import SeedGeneration
+from moetui.analyses.seed_interference import SeedInterference
 from moetui.analyses.seed_prediction import SeedAttention, SeedTask
 from moetui.analyses.source_experts import SourceExperts
 from moetui.analyses.source_heads import SourceHeads
@@ -76,6 +82,11 @@ AnalysisResult = (
     | VocabularyAlignment
     | ExpertWords
     | RoutingRead
+    | SeedInterference
+    | ExpertInterference
+    | FewerExperts
+    | PairAdditivity
+    | ContextAttentionRouting
     | ColdPrompts
     | ColdLoad
     | TriggerTokens
@@ -292,6 +303,11 @@ def digest(texts: object) -> str:
 def result_json(result: SuiteResult) -> bytes:
     """The document as indented UTF-8 JSON with a final newline."""
     return to_json(result, indent=2)
+
+
+def result_name(suite: str, now: datetime) -> str:
+    """The name of the file that holds a result of `suite` made `now`."""
+    return f"{suite}_{now:%Y%m%d_%H%M%S}.json"
 
 
 def write_result(result: SuiteResult, path: str | Path) -> None:

@@ -95,6 +95,25 @@ OF_SUITE: Mapping[str, Terms] = {
         ("discovered", "q at or below the level of its table"),
         ("McNemar", "exact test over the problems that one model solved and the other did not"),
     ),
+    "interference": (
+        ("g, f", "the weight of a chosen expert and what it puts out; a layer adds Σ g f"),
+        ("I", "‖Σ g f‖² / Σ‖g f‖²: 1 where the outputs of a token's experts are at right angles, "
+         "less where they cancel, more where they point the same way"),
+        ("other experts", "the same weights and inputs, the experts of the layer dealt out anew"),
+        ("own rule", "what the model does when told another number of experts a token"),
+        ("picked, confirmed", "kinds of input that did better on calibration documents, and those "
+         "of them that do so on evaluation documents too"),
+        ("beyond the sum", "Δ_ij − Δ_i − Δ_j: what losing two experts costs beyond losing each"),
+    ),
+    "context_attention_routing": (
+        ("target", "a token id that is compared with itself in several contexts"),
+        ("attention and routing", "rank correlation of two tables: how far apart the attention, "
+         "and the experts' weights, of one token are in every two of its contexts"),
+        ("beyond", "without what length, the token before and the residual stream that enters the "
+         "layer explain of both tables"),
+        ("hidden state and routing", "the same of the residual stream that enters the layer: what "
+         "attention has to be compared with"),
+    ),
     "cold_experts": (
         ("f_e", "share of tokens that use an expert; k/E where all are used alike"),
         ("L4 E12", "expert 12 of decoder layer 4"),

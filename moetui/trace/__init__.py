@@ -2,7 +2,17 @@
 
 from moetui.trace.contexts import ContextReadings
 from moetui.trace.document import TraceDocument, to_json, trace_document
-from moetui.trace.engine import Ending, Engine, Failure, Phase, Recording, Snapshot, Study
+from moetui.trace.engine import (
+    Ending,
+    Engine,
+    Failure,
+    Phase,
+    Recording,
+    Snapshot,
+    Study,
+    Watcher,
+    each,
+)
 from moetui.trace.expert_sources import ExpertSources
 from moetui.trace.file import open_trace, save_trace
 from moetui.trace.forward import Forward, Prompt
@@ -19,6 +29,7 @@ from moetui.trace.interventions import (
     Part,
     PatchPart,
     Remap,
+    Reweigh,
     ScalePart,
     TopK,
     describe,
@@ -61,6 +72,7 @@ __all__ = [
     "Prompt",
     "Recording",
     "Remap",
+    "Reweigh",
     "RouterSources",
     "ScalePart",
     "Shares",
@@ -72,8 +84,10 @@ __all__ = [
     "Trace",
     "TraceDocument",
     "TunedLens",
+    "Watcher",
     "WordReadout",
     "describe",
+    "each",
     "join",
     "open_trace",
     "save_trace",

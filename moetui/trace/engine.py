@@ -17,9 +17,31 @@ from moetui.trace.forward import Forward
 from moetui.trace.join import join
 from moetui.trace.types import Ints, ModelInfo, Trace
 
+
+class Watcher(Protocol):
+    """Whoever follows a study, and may stop it: both calls raise what ends it (no Exception, so
+    that nothing on the way takes it for a defect) once it was stopped."""
+
+    def show(self, finding: object) -> None:
+        """Let `finding` be the newest."""
+
+    def go_on(self) -> None:
+        """Nothing else; the engine calls it before every pass over a text and every token."""
+
+
 # Work on the loaded model that is no generation: an analysis that asks for forward passes. It
-# yields its finding, and may yield an ever more complete one while it goes on.
-Study = Callable[[Forward], Iterator[object]]
+# shows its finding, and may show an ever more complete one while it goes on.
+Study = Callable[[Forward, Watcher], None]
+
+
+def each(findings: Callable[[Forward], Iterator[object]]) -> Study:
+    """The study that shows what `findings` yields, one after the other."""
+
+    def study(forward: Forward, watcher: Watcher) -> None:
+        for finding in findings(forward):
+            watcher.show(finding)
+
+    return study
 
 
 class Phase(StrEnum):
@@ -101,7 +123,7 @@ class Snapshot:
     version rises with every change. rows is how many rows of `recording` are complete.
     run counts the runs of this session, so that a new prompt is seen as new.
     tokens_per_second is that of the current or last generation, memory_bytes the engine's own.
-    finding is the newest that the current or last study yielded: it is about this model and this
+    finding is the newest that the current or last study showed: it is about this model and this
     recording, so another of either takes it away, and so does the next study.
     """
 
@@ -130,7 +152,7 @@ class Engine(Protocol):
         """Trace `prompt`, then generate up to `max_tokens` tokens greedily."""
 
     def study(self, job: Study) -> None:
-        """Run `job` on the model after what is under way, and show what it yields as `finding`.
+        """Run `job` on the model after what is under way, and keep what it shows as `finding`.
 
         A run, a load and another study take its place: it ends before its next forward pass. One
         that finds another model or recording than those it was asked of is left out.

@@ -81,6 +81,24 @@ class TopK(msgspec.Struct, frozen=True, kw_only=True, tag="top_k"):
     layers: Layers = None
 
 
+class Reweigh(msgspec.Struct, frozen=True, kw_only=True, tag="reweigh"):
+    """Of the experts that run for a token only the `keep` with the largest mixing weights count,
+    the others get weight 0; what is left is measured by the mixture that the best `native` of
+    them would make on the same input. It acts after everything else that changes weights.
+
+    With TopK more experts than `native` can run. How a model weighs them then differs: some make
+    the weights add up to the same whatever their number, and `native` experts would have had
+    larger ones. match: what is taken from that mixture. "each": every expert has the weight that
+    it has there (and further ones in proportion). "sum": the weights are scaled until they add up
+    to as much as there. "norm": until Σ weight · output is as long as there.
+    """
+
+    keep: int
+    native: int
+    match: Literal["each", "sum", "norm"]
+    layers: Layers = None
+
+
 class Remap(msgspec.Struct, frozen=True, kw_only=True, tag="remap"):
     """The work of expert `source` is done by expert `target`, with the weight of `source`.
 
@@ -156,6 +174,7 @@ Intervention = (
     | Ban
     | Force
     | TopK
+    | Reweigh
     | Remap
     | Merge
     | AddLogits

@@ -103,7 +103,9 @@ GROUPS: tuple[Group, ...] = (
         "View",
         (
             Key("list_panes", "0", "list_panes", "list of panes"),
-            Key("suites", "b", "suites", "go to the suites: what a batch run has found"),
+            Key("suites", "b", "suites", "go to the suites; there: choose one to run"),
+            Key("generation", "g", "generation", "go to the routing over the steps of the run"),
+            Key("dossier", "d", "dossier", "go to the dossier of an expert; there: make it"),
             Key("next_pane", "tab", "next_pane(1)", "next pane", in_palette=False),
             Key("previous_pane", "shift+tab", "next_pane(-1)", "pane before", in_palette=False),
             Key("maximise", "z", "maximise_pane", "maximise the pane, and back", "Zoom"),

@@ -10,10 +10,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 # The numbers on the screen: the three linked panes (row = layer) first, from left to right.
-ORDER = ("map", "why", "lens", "detail", "cold", "tokens", "compare", "what_if", "suites")
+ORDER = (
+    "map",
+    "why",
+    "lens",
+    "detail",
+    "cold",
+    "tokens",
+    "compare",
+    "what_if",
+    "suites",
+    "generation",
+    "dossier",
+)
 TOKENS = "tokens"
 WHAT_IF = "what_if"
 SUITES = "suites"
+GENERATION = "generation"
+DOSSIER = "dossier"
 # The pane with something to say of a model without routers.
 DENSE = "lens"
 COLUMNS = 12
@@ -30,8 +44,8 @@ Slots = tuple[tuple[str, ...], ...]
 _MAP, _WHY, _LENS, _DETAIL, _COMPARE = (
     (name,) for name in ("map", "why", "lens", "detail", "compare")
 )
-# What-if shares the slot of the cold experts: whichever was asked for last.
-_COLD = ("cold", WHAT_IF)
+# These share the slot of the cold experts: whichever was asked for last.
+_COLD = ("cold", WHAT_IF, GENERATION, DOSSIER)
 # columns, rows → candidates of every slot and the columns (of 12) it spans.
 _SLOTS: dict[tuple[int, int], tuple[Slots, tuple[int, ...]]] = {
     (1, 1): ((_MAP + _WHY + _LENS + _DETAIL + _COLD + _COMPARE,), (12,)),

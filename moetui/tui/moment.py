@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from moetui.analyses.alignment import Context
 from moetui.analyses.expert_load import RunLoad
+from moetui.suites.live import SuiteRun
 from moetui.trace import Snapshot, Trace
 from moetui.tui.change import Choice
 
@@ -42,6 +43,11 @@ class OpenedResult:
 
     file: str
     result: SuiteResult
+
+
+def suite_run(snapshot: Snapshot) -> SuiteRun | None:
+    """The run of a suite that the newest finding of `snapshot` is about."""
+    return snapshot.finding if isinstance(snapshot.finding, SuiteRun) else None
 
 
 @dataclass(frozen=True)

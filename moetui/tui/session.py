@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 
 from moetui.analyses.alignment import Context
 from moetui.analyses.expert_load import RunLoad, expert_counts, run_load
+from moetui.suites.live import SuiteRun
 from moetui.trace import NO_EXPERT, Phase, Recording, Snapshot
 from moetui.tui.change import Choice
-from moetui.tui.moment import Cursor, Mode, Moment, OpenedResult
+from moetui.tui.moment import Cursor, Mode, Moment, OpenedResult, suite_run
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Session:
     paused. `runs` is the load of every prompt that was run, the newest last. `kept` is A, which the
     cursor's token is compared with. While `following`, the cursor stays on the newest token.
     `stopping` from the moment the engine was told to stop until it has: that may take a whole
-    forward pass. `result` is the batch result that was opened, if one was.
+    forward pass. `result` is the batch result that was opened, or that a suite run here has found.
     """
 
     def __init__(self, result: OpenedResult | None = None) -> None:
@@ -62,6 +63,16 @@ class Session:
         )
 
     @property
+    def suite_run(self) -> SuiteRun | None:
+        """The run of a suite that is under way."""
+        return self.suite_ended if self.latest.phase is Phase.STUDYING else None
+
+    @property
+    def suite_ended(self) -> SuiteRun | None:
+        """The newest state of a suite that was started and that nothing else has replaced."""
+        return suite_run(self.latest)
+
+    @property
     def busy(self) -> bool:
         """Whether the engine has something to do that can be stopped."""
         return self.latest.phase in (Phase.LOADING, Phase.RUNNING, Phase.STUDYING)
@@ -74,6 +85,7 @@ class Session:
         if snapshot.phase is not self.latest.phase:
             self.stopping = False
         self.latest = snapshot
+        self._open_result()
         if self.paused:
             return False
         self._show()
@@ -145,6 +157,14 @@ class Session:
         kept = without if cell in pinned else tuple(sorted((*pinned, cell)))
         self.choice = replace(self.choice, pinned=kept)
         return cell in kept
+
+    def _open_result(self) -> None:
+        """Open what a suite has found, once."""
+        run = self.suite_ended
+        if run is None or run.result is None or run.file is None:
+            return
+        if self.result is None or self.result.result is not run.result:
+            self.result = OpenedResult(run.file.name, run.result)
 
     def _show(self) -> None:
         before, now = self.shown, self.latest

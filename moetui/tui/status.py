@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from textual.content import Content
 from textual.widget import Widget
 
+from moetui.analyses.expert_dossier import DossierSoFar
 from moetui.analyses.what_if import WhatIf
 from moetui.sizes import size_text
 from moetui.trace import Ending, Phase, Snapshot
 from moetui.trace.types import ModelInfo
 from moetui.tui.change import control_count
+from moetui.tui.moment import suite_run
 from moetui.tui.text import plain
 
 _PHASE_STYLES = {
@@ -94,6 +96,10 @@ def _doing(snapshot: Snapshot) -> str:
     """How far the engine is with what it does."""
     if snapshot.phase is Phase.STUDYING and isinstance(snapshot.finding, WhatIf):
         return control_count(snapshot.finding)
+    if snapshot.phase is Phase.STUDYING and isinstance(snapshot.finding, DossierSoFar):
+        return f"{snapshot.finding.doing} {snapshot.finding.done}/{snapshot.finding.of}"
+    if snapshot.phase is Phase.STUDYING and (run := suite_run(snapshot)) is not None:
+        return f"{run.request.name} {run.done}/{run.cells} cells"
     return snapshot.detail
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import moetui
 from moetui.model.engine import EngineThread
-from moetui.trace import Ending, Forward, Phase, Snapshot
+from moetui.trace import Ending, Forward, Phase, Snapshot, Watcher, each
 
 PATIENCE = 60.0
 
@@ -147,7 +147,7 @@ def test_a_study_shows_what_it_yields_and_the_newest_stays(engine: EngineThread)
         go_on.wait(PATIENCE)
         yield forward.info.name
 
-    engine.study(job)
+    engine.study(each(job))
     first = wait(engine, lambda s: s.finding is not None)
     assert run.recording is not None
     assert first.phase is Phase.STUDYING and first.finding == len(run.recording.prompt)
@@ -168,7 +168,7 @@ def test_a_study_that_is_stopped_makes_no_further_pass(engine: EngineThread) -> 
         go_on.wait(PATIENCE)
         passed.append(forward.trace("5 + 3 ="))
 
-    engine.study(job)
+    engine.study(each(job))
     wait(engine, lambda s: s.finding == "so far")
     engine.cancel()
     go_on.set()
@@ -188,11 +188,11 @@ def test_a_prompt_and_another_study_take_the_place_of_a_study(engine: EngineThre
     engine.load("demo")
     engine.run("5 + 3 =", 2)
     wait(engine, finished)
-    engine.study(endless)
+    engine.study(each(endless))
     wait(engine, lambda s: s.finding == "still there")
-    engine.study(lambda forward: iter(["the other"]))
+    engine.study(each(lambda forward: iter(["the other"])))
     wait(engine, lambda s: s.phase is Phase.READY and s.finding == "the other")
-    engine.study(endless)
+    engine.study(each(endless))
     wait(engine, lambda s: s.finding == "still there")
     engine.run("9 - 3 =", 2)
     done = wait(engine, lambda s: s.run == 2 and s.phase is Phase.READY)
@@ -202,7 +202,7 @@ def test_a_prompt_and_another_study_take_the_place_of_a_study(engine: EngineThre
 def test_a_model_that_is_loaded_takes_the_finding_away(engine: EngineThread) -> None:
     engine.load("demo")
     wait(engine, lambda s: s.phase is Phase.READY)
-    engine.study(endless)
+    engine.study(each(endless))
     wait(engine, lambda s: s.finding == "still there")
     engine.load("demo-dense")
     loaded = wait(engine, lambda s: s.phase is Phase.READY and s.model is not None)
@@ -215,7 +215,7 @@ def test_a_study_asked_of_the_run_before_is_left_out(engine: EngineThread) -> No
     engine.run("5 + 3 =", 2)
     wait(engine, finished)
     engine.run("Once upon a time", 40)
-    engine.study(lambda forward: iter(["of the wrong text"]))
+    engine.study(each(lambda forward: iter(["of the wrong text"])))
     noted = wait(engine, lambda s: any("left out" in line for line in s.log))
     assert noted.run == 2 and noted.finding is None
 
@@ -232,16 +232,16 @@ def test_a_study_that_fails_is_told_and_the_run_before_it_stays(engine: EngineTh
         raise ZeroDivisionError("no such luck")
 
     for job, said in ((refused, "the prompt is empty"), (broken, "ZeroDivisionError")):
-        engine.study(job)
+        engine.study(each(job))
         failed = wait(engine, lambda s: s.failure is not None and s.phase is Phase.READY)
         assert failed.failure is not None and said in failed.failure.message
         assert failed.recording is before.recording and failed.ending is Ending.LENGTH
-        engine.study(lambda forward: iter(["well again"]))
+        engine.study(each(lambda forward: iter(["well again"])))
         assert wait(engine, lambda s: s.finding == "well again").failure is None
 
 
 def test_a_study_without_a_model_says_so(engine: EngineThread) -> None:
-    engine.study(endless)
+    engine.study(each(endless))
     failed = wait(engine, lambda s: s.failure is not None)
     assert failed.failure is not None and "no model" in failed.failure.message
 
@@ -264,3 +264,36 @@ def test_the_engine_works_on_one_daemon_thread_that_ends_when_closed(engine: Eng
     while len(serving()) >= before and time.monotonic() < end:
         time.sleep(0.01)
     assert len(serving()) == before - 1
+
+
+def test_a_stop_is_no_defect_of_what_is_studied(engine: EngineThread) -> None:
+    engine.load("demo")
+    engine.run("5 + 3 =", 2)
+    wait(engine, finished)
+    swallowed: list[Exception] = []
+
+    def careful(forward: Forward, watcher: Watcher) -> None:
+        watcher.show("under way")
+        while True:
+            try:
+                forward.nll("5 + 3 =")
+            except Exception as error:  # as a suite does, which goes on with its next analysis
+                swallowed.append(error)
+
+    engine.study(careful)
+    wait(engine, lambda s: s.finding == "under way")
+    engine.cancel()
+    assert wait(engine, lambda s: s.phase is Phase.READY).failure is None and not swallowed
+
+
+def test_every_token_and_every_step_of_a_fit_can_be_stopped() -> None:
+    from moetui.model.tuned_lens import Recipe
+
+    model, looks = moetui.load("demo"), []
+    with model.before_passes(lambda: looks.append("look")):
+        model.continuation("Once upon a time", 5)
+        assert len(looks) == 1 + 5  # the prompt, then token by token
+        looks.clear()
+        texts = ["Once upon a time there was a king."] * 2
+        model.fit_tuned_lens(texts, texts, seed=0, recipe=Recipe(steps=3))
+        assert len(looks) == 2 * len(texts) + 3

@@ -26,6 +26,7 @@ from moetui.trace import (
     Merge,
     PatchPart,
     Remap,
+    Reweigh,
     ScalePart,
     TopK,
     join,
@@ -39,6 +40,9 @@ from tests.model.test_generate import plain_generation
 ModelOf = Callable[[str], Model]
 CHECKPOINTS = ("demo", *FAMILIES)
 NOT_BY_TOP_K = {"phimoe"}
+NO_REWEIGHING = {
+    "bailing_moe", "bailing_moe (groups)", "llama4", "longcat_flash", "longcat_flash_ngram",
+}  # fmt: skip
 NO_STREAM = {"deepseek_v41"}
 NO_SUM = {"deepseek_v41", "kimi_k3", "phixtral"}
 
@@ -57,6 +61,8 @@ def ineffective(model: Model, name: str, ids: list[int]) -> list[Intervention]:
         Ban(experts=()),
         Merge(experts=()),
     ]
+    if name not in NO_REWEIGHING:
+        nothing.append(Reweigh(keep=k, native=k, match="norm"))
     if name not in NO_STREAM:
         nothing += [
             ScalePart(part="embedding", factor=1),
@@ -154,6 +160,7 @@ def everything(model: Model) -> list[Intervention]:
         Force(experts=(4,), layers=(layer,)),
         Remap(source=5, target=6),
         Drop(experts=(6,), renormalise=True),
+        Reweigh(keep=1, native=2, match="norm"),
         ScalePart(part="attention", factor=0.7),
         AddToPart(part="experts", vector=0.1 * vector),
         PatchPart(part="embedding", layer=0, values=vector[None], rows=(1,)),

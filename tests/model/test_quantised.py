@@ -13,7 +13,7 @@ from mlx.utils import tree_flatten
 
 import moetui
 from moetui.model import Model
-from moetui.trace import Trace, join
+from moetui.trace import Reweigh, Trace, join
 from tests.model import tiny
 from tests.model.architectures import ARCHITECTURES
 from tests.model.packed import Packed
@@ -252,3 +252,21 @@ def test_with_mixed_precision_router_bits_are_the_routers_own(
     for column, name in enumerate(packed.names("mlp.gate")):
         z = trace.streams.router_input[:, column].astype(np.float64) @ packed.matrix(name).T
         assert np.abs(trace.router_logits[:, column] - z).max() <= tolerance * np.abs(z).max()
+
+
+@only("olmoe", "gpt_oss", "mixtral")
+def test_experts_that_were_not_chosen_can_be_asked_and_fewer_can_count(case: Case) -> None:
+    model, trace = case.model, case.trace
+    k, layer = model.info.top_k, model.info.moe_layers[0]
+    assert trace.expert_outputs is not None
+    every = dict(model.every_expert(case.ids, (layer,)))[layer]
+    chosen = np.take_along_axis(every, trace.expert_ids[:, 0, :, None].astype(int), axis=1)
+    own = trace.expert_outputs[:, 0]
+    assert np.abs(chosen - own).max() <= CLOSE * np.abs(own).max()
+    same = Reweigh(keep=k, native=k, match="norm")
+    logits = model.trace(case.ids, lens=0, interventions=[same]).logits
+    assert np.array_equal(logits, model.trace(case.ids, lens=0).logits)
+    fewer = Reweigh(keep=1, native=k, match="sum", layers=(layer,))
+    weights = model.trace(case.ids, lens=0, interventions=[fewer]).expert_weights[:, 0]
+    np.testing.assert_allclose(weights.sum(-1), trace.expert_weights[:, 0].sum(-1), rtol=1e-5)
+    assert ((weights > 0).sum(-1) == 1).all()

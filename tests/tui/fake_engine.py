@@ -10,6 +10,19 @@ from moetui.trace import Ending, Failure, Forward, Phase, Recording, Snapshot, S
 from moetui.trace.types import ModelInfo
 
 
+class Shown:
+    """Implements the Watcher protocol: keeps what a study shows."""
+
+    def __init__(self) -> None:
+        self.findings: list[object] = []
+
+    def show(self, finding: object) -> None:
+        self.findings.append(finding)
+
+    def go_on(self) -> None:
+        pass
+
+
 class FakeEngine:
     """Implements the Engine protocol; `calls` says what the explorer asked for.
 
@@ -100,7 +113,10 @@ class FakeEngine:
     def find(self, forward: Forward, count: int | None = None) -> None:
         """The next `count` findings of the study that was asked for; without it, all of them."""
         if self._job is not None:
-            self._findings, self._job = self._job(forward), None
+            shown = Shown()
+            job, self._job = self._job, None
+            job(forward, shown)
+            self._findings = iter(shown.findings)
         for finding in self._findings if count is None else islice(self._findings, count):
             self.say(finding=finding)
         if count is None:

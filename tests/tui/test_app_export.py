@@ -66,7 +66,8 @@ async def test_screen_export_holds_every_pane_and_the_trace_of_all_rows(tmp_path
         assert document["trace"]["tokens"] == list(stage.engine.whole.tokens[:10])
         assert set(document["panes"]) == set(ORDER)
         for name in ORDER:
-            await stage.press(str(ORDER.index(name) + 1))
+            stage.screen._focus_pane(ORDER.index(name) + 1)
+            await stage.settle()
             assert document["panes"][name] == as_json(stage.pane(name).view), name
 
 

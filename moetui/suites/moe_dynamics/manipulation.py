@@ -79,6 +79,8 @@ class Manipulating:
             "that an input could do it; they change every token of the pass.",
             "Tokens that are put in need not be text that anybody would write, and may be special "
             "tokens of the vocabulary.",
+            "A model whose output hardly follows its input, as one with random weights, keeps "
+            "every attack within a bound of KL; those of two models compare only by their KL.",
         )
 
 

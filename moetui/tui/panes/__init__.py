@@ -2,6 +2,8 @@
 
 from moetui.tui.panes.cold_experts import ColdExpertsPane
 from moetui.tui.panes.compare import ComparePane
+from moetui.tui.panes.expert_dossier import ExpertDossierPane
+from moetui.tui.panes.generation import GenerationPane
 from moetui.tui.panes.layer_detail import LayerDetailPane
 from moetui.tui.panes.logit_lens import LensPane
 from moetui.tui.panes.pane import LinePane, Pane
@@ -21,12 +23,16 @@ PANES: tuple[type[Pane], ...] = (
     ComparePane,
     WhatIfPane,
     SuitesPane,
+    GenerationPane,
+    ExpertDossierPane,
 )
 
 __all__ = [
     "PANES",
     "ColdExpertsPane",
     "ComparePane",
+    "ExpertDossierPane",
+    "GenerationPane",
     "LayerDetailPane",
     "LensPane",
     "LinePane",

@@ -1,7 +1,11 @@
-"""A batch result to read: the same sections, and the same numbers, as its report."""
+"""A batch result to read: the same sections, and the same numbers, as its report.
+
+While a suite runs here, how far it is stands in the place of the result.
+"""
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -9,9 +13,12 @@ from rich.style import Style
 from textual import events
 from textual.binding import Binding, BindingType
 
+from moetui.suites.live import SuiteRun
 from moetui.suites.results import SuiteResult
-from moetui.tui.moment import Moment
+from moetui.trace import Phase
+from moetui.tui.moment import Moment, suite_run
 from moetui.tui.panes.pane import LinePane, Move
+from moetui.tui.panes.suite_progress import progress_lines
 from moetui.tui.text import fitted, plain
 from moetui.tui.widgets.lines import Line, spread
 
@@ -44,13 +51,18 @@ class SuitesPane(LinePane[SuiteResult]):
     pane_id = "suites"
     title = "suites"
     help = (
-        "A result of `moetui batch`, opened with `moetui open FILE.json`: the verdict by the "
+        "Runs a suite on the open model and shows its result, or that of `moetui batch` opened "
+        "with `moetui open FILE.json`. b or Enter chooses a suite, its plan (quick, default, full) "
+        "and whether random weights are run too; Esc or x stops it within a token, and what is "
+        "finished is kept for the next start. The result is written as `moetui batch` writes it, "
+        "to the folder results of the working directory. It has the verdict by the "
         "seed's rule beside the corrected one, every measure with its 95 % interval, its null and "
         "its size, what does not separate from the null model, and the caveats. ↑ ↓ scroll, PgUp "
         "and PgDn by pages, ← → go to the section before and after, Home and End to the ends; "
         "`e` exports the result."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "screen.suites", "choose a suite", show=False),
         Binding("pageup", "page(-1)", "page up", show=False),
         Binding("pagedown", "page(1)", "page down", show=False),
     ]
@@ -60,18 +72,40 @@ class SuitesPane(LinePane[SuiteResult]):
     _page_of: tuple[object, int] | None = None
 
     def view_of(self, moment: Moment) -> SuiteResult | None:
-        """The result that was opened."""
-        return moment.result.result if moment.result is not None else None
+        """The result that was opened or found, unless a suite is running."""
+        if moment.result is None or _running(moment) is not None:
+            return None
+        return moment.result.result
 
     def depends_on(self, moment: Moment) -> object:
-        """The result."""
-        return moment.result
+        """The result, and whether a suite runs."""
+        return moment.result, _running(moment) is not None
 
     def empty_reason(self, moment: Moment) -> str:
         """How to get one."""
+        run = _running(moment)
+        if run is not None:
+            return f"{run.request.name} is running: {run.done} of {run.cells} cells are finished."
         return (
-            "No result is open. In a terminal, `moetui batch attention_router -m MODEL` runs a "
-            "suite and writes its result; `moetui open FILE.json` shows it here."
+            "No result is open. b chooses a suite to run on the open model. In a terminal, "
+            "`moetui batch attention_router -m MODEL` runs one and writes its result; "
+            "`moetui open FILE.json` shows it here."
+        )
+
+    def _reason(self) -> list[Line]:
+        """The run that is under way, or was stopped; else how to get a result."""
+        run = suite_run(self.moment.snapshot)
+        if run is None:
+            return super()._reason()
+        going_on = _running(self.moment) is not None
+        return progress_lines(
+            run,
+            going_on=going_on,
+            # Not the snapshot's: the statistics of a cell may take a while without a word.
+            seconds=time.monotonic() - run.started if going_on else run.seconds,
+            paint=self.paint,
+            width=self.size.width,
+            height=self.size.height,
         )
 
     def lines(self, view: SuiteResult) -> list[Line]:
@@ -191,6 +225,11 @@ class SuitesPane(LinePane[SuiteResult]):
             "heading": paint.cursor, "title": paint.head, "head": paint.muted, "note": paint.muted,
         }  # fmt: skip
         return styles.get(role, paint.text)
+
+
+def _running(moment: Moment) -> SuiteRun | None:
+    """The run of a suite that is under way."""
+    return suite_run(moment.snapshot) if moment.snapshot.phase is Phase.STUDYING else None
 
 
 def _page(view: SuiteResult, width: int) -> _Page:

@@ -15,15 +15,17 @@ from textual.widgets import Footer, Input, Static
 from moetui.settings import Settings
 from moetui.trace import Engine, Failure, Phase
 from moetui.tui.keys import GROUPS, Group, bindings
-from moetui.tui.layout import ORDER, SUITES, too_small
+from moetui.tui.layout import GENERATION, ORDER, SUITES, too_small
 from moetui.tui.moment import OpenedResult
 from moetui.tui.panes.compare import ComparePane, kept_says
 from moetui.tui.panes.pane import Pane
 from moetui.tui.prompt import DEFAULT_PROMPT, PromptBar, PromptInput
 from moetui.tui.screens.choose import ModelDialog, PaneDialog
 from moetui.tui.screens.cursor import CursorActions
+from moetui.tui.screens.expert_dossier import DossierActions
 from moetui.tui.screens.failure import FailureDialog
 from moetui.tui.screens.help import HelpDialog
+from moetui.tui.screens.suites import SuiteActions
 from moetui.tui.screens.takeaway import TakeAway
 from moetui.tui.screens.what_if import WhatIfActions
 from moetui.tui.session import Session
@@ -39,7 +41,9 @@ _FOOTER_WITH_SPACE = 90
 DEMO = "demo"
 
 
-class ExplorerScreen(TakeAway, WhatIfActions, CursorActions, Screen[None]):
+class ExplorerScreen(
+    SuiteActions, DossierActions, TakeAway, WhatIfActions, CursorActions, Screen[None]
+):
     """Everything that is not a dialog.
 
     The engine's newest snapshot is pulled 30 times a second; keys only change the session and
@@ -129,6 +133,7 @@ class ExplorerScreen(TakeAway, WhatIfActions, CursorActions, Screen[None]):
         if self._shape != shape:
             self._take_shape()
         self._report(snapshot.failure)
+        self._follow_suite()
         if snapshot.phase is Phase.READY and self._pending is not None:
             prompt, self._pending = self._pending, None
             self._start(prompt)
@@ -204,6 +209,8 @@ class ExplorerScreen(TakeAway, WhatIfActions, CursorActions, Screen[None]):
             self.notify("nothing to run: type a prompt first", severity="warning", markup=False)
             return
         field.remember(prompt)
+        if self._suite_in_the_way():
+            return
         self._focus_pane(self.workspace.home)
         phase = self.session.latest.phase
         if phase is Phase.LOADING:
@@ -230,6 +237,8 @@ class ExplorerScreen(TakeAway, WhatIfActions, CursorActions, Screen[None]):
 
     def action_choose_model(self) -> None:
         """Ask for a model and load it."""
+        if self._suite_in_the_way():
+            return
         self.app.push_screen(ModelDialog(self._model or DEMO, self._find_models), self._open)
 
     def _find_models(self) -> Iterable[FoundModel]:
@@ -240,7 +249,7 @@ class ExplorerScreen(TakeAway, WhatIfActions, CursorActions, Screen[None]):
         return find_models(self.settings.model_folders, freed=held or 0)
 
     def _open(self, model: str | None) -> None:
-        if model is None:
+        if model is None or self._suite_in_the_way():
             return
         self._model, self._pending = model, None
         self.query_one(StatusLine).ask(model)
@@ -302,9 +311,9 @@ class ExplorerScreen(TakeAway, WhatIfActions, CursorActions, Screen[None]):
         """Go to the pane with that number."""
         self._focus_pane(number)
 
-    def action_suites(self) -> None:
-        """Go to the pane that shows a batch result."""
-        self._focus_pane(ORDER.index(SUITES) + 1)
+    def action_generation(self) -> None:
+        """Go to the pane of the steps."""
+        self._focus_pane(ORDER.index(GENERATION) + 1)
 
     def action_next_pane(self, by: int) -> None:
         """Go to the next pane, on the screen or not."""
@@ -344,3 +353,4 @@ class ExplorerScreen(TakeAway, WhatIfActions, CursorActions, Screen[None]):
             go = partial(self._focus_pane, number)
             yield SystemCommand(f"Pane {number}: {pane.title}", pane.help, go)
         yield from self.what_if_commands()
+        yield from self.suite_commands()

@@ -16,10 +16,10 @@ from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from moetui.analyses.what_if import what_if
-from moetui.trace import Engine, Phase
+from moetui.trace import Engine, Phase, each
 from moetui.trace.types import ModelInfo
 from moetui.tui.change import KINDS, OF_EXPERTS, Choice, Kind, described, other_ks, request_at
-from moetui.tui.layout import ORDER, WHAT_IF
+from moetui.tui.layout import ORDER, SUITES, WHAT_IF
 from moetui.tui.panes.reasons import no_routing
 from moetui.tui.screens.dialog import Dialog
 
@@ -136,6 +136,12 @@ class WhatIfActions(Base):
     def _focus_pane(self, number: int | None) -> None:
         raise NotImplementedError
 
+    def _stop_suite(self) -> None:
+        raise NotImplementedError
+
+    def _suite_in_the_way(self) -> bool:
+        raise NotImplementedError
+
     def action_pause(self) -> None:
         """Freeze the view, or go on."""
         raise NotImplementedError
@@ -148,7 +154,12 @@ class WhatIfActions(Base):
             self._choose()
 
     def action_measure(self) -> None:
-        """Measure what was chosen last, at the cursor."""
+        """Measure what was chosen last, at the cursor; in the pane of the suites, stop one."""
+        if self.workspace.active.pane_id == SUITES:
+            self._stop_suite()
+            return
+        if self._suite_in_the_way():
+            return
         moment = self.session.moment
         recording, model = moment.snapshot.recording, moment.snapshot.model
         if not self._can_measure() or recording is None or model is None:
@@ -163,7 +174,7 @@ class WhatIfActions(Base):
             self.action_pause()
         if self.session.latest.phase is Phase.RUNNING:
             self.notify("measured as soon as the run has ended", markup=False)
-        self._engine.study(lambda forward: what_if(forward, request))
+        self._engine.study(each(lambda forward: what_if(forward, request)))
         if not self._shows_what_if:
             self._focus_pane(ORDER.index(WHAT_IF) + 1)
 
