@@ -166,8 +166,8 @@ def _cost(plan: PruningPlan) -> str:
         said = "a gain beyond that"
     number = f"{plan.experts} expert{'s' if plan.experts > 1 else ''}"
     return (
-        f"without {number} (plan {plan.name}) ΔNLL is {claim(test.statistic)} nats a token: "
-        f"{said}, at a margin of {test.margin:g}"
+        f"without {number} (plan {', '.join(plan.rules)}) ΔNLL is {claim(test.statistic)} nats a "
+        f"token: {said}, at a margin of {test.margin:g}"
     )
 
 
