@@ -128,8 +128,10 @@ def batch(
     interval, its null and its size. Standard output carries the paths that were written, or with
     `-o -` the JSON; everything else goes to standard error.
 
-    SUITE: attention_router, moe_routing_correlation, moe_dynamics, one of the studies of
-    moe_dynamics by its name, or all. `moetui batch SUITE --describe` says what it asks.
+    SUITE: attention_router, moe_routing_correlation or moe_dynamics, all for the three, anatomy, or
+    a study of moe_dynamics by its name: cold_experts, circuits, generation, interference, merging,
+    attention_routing, context_attention_routing, task_aware, manipulation.
+    `moetui batch SUITE --describe` says what it asks.
 
     Every finished cell is kept in OUTPUT/.cells: a run that was cut off goes on with --resume.
     """

@@ -9,7 +9,7 @@ from moetui.cli import run as moetui_run
 from moetui.cli.batch_parameters import parameters
 from moetui.errors import UsageError
 from moetui.suites import suite
-from moetui.suites.names import STUDIES, WHOLE, expanded
+from moetui.suites.names import NAMES, STUDIES, WHOLE, expanded
 from moetui.suites.parameters import described, names, overlaid, parameters_of
 from moetui.suites.report import report
 from tests.suites.sample import make_result
@@ -61,7 +61,13 @@ def test_a_dotted_parameter_reaches_its_part_and_an_unknown_one_is_refused(monke
     assert "part.pairs" in refused.value.hint
 
 
-@pytest.mark.parametrize("name", ["attention_router", "moe_routing_correlation"])
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("preset", ["quick", "full"])
+def test_every_suite_has_a_quick_and_a_full_plan(name, preset):
+    assert names(suite(name, preset=preset).parameters) == names(suite(name).parameters)
+
+
+@pytest.mark.parametrize("name", WHOLE)
 def test_a_quick_plan_is_smaller_than_the_default_and_a_full_one_larger(name):
     def tokens(preset):
         cells = [
@@ -79,6 +85,12 @@ def test_a_study_is_picked_from_moe_dynamics_only(capfd):
     assert "moe_dynamics" in capfd.readouterr().err
     with pytest.raises(UsageError, match="no analysis 'nonsense'"):
         suite("moe_dynamics", analyses=["nonsense"])
+
+
+def test_help_names_every_suite(capfd):
+    assert moetui_run(["batch", "--help"]) == 0
+    told = " ".join(capfd.readouterr().out.split())
+    assert all(name in told for name in (*NAMES, "all"))
 
 
 def test_several_results_make_one_report_with_every_verdict_first():

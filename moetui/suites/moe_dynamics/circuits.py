@@ -14,7 +14,13 @@ from moetui.analyses.edge_tests import blocks
 from moetui.analyses.expert_edges import ExpertEdges, expert_edges, layer_pairs
 from moetui.analyses.seed_circuits import seed_circuits, weight_profiles
 from moetui.suites.moe_dynamics.circuits_causes import CauseAnalysis
-from moetui.suites.moe_dynamics.circuits_parameters import EDGES, Parameters, one_router
+from moetui.suites.moe_dynamics.circuits_parameters import (
+    EDGES,
+    FULL,
+    QUICK,
+    Parameters,
+    one_router,
+)
 from moetui.suites.moe_dynamics.circuits_verdict import SEED_CONSISTENCY, SEED_PIPELINES
 from moetui.suites.moe_dynamics.circuits_verdict import conclude as judge
 from moetui.suites.moe_dynamics.circuits_verdict import measures as measured
@@ -23,6 +29,8 @@ from moetui.suites.moe_dynamics.study import Setting, Study
 from moetui.suites.plan import Analysis, Needs, Outcome, Part, Step
 from moetui.suites.results import CellResult, Measure, Published, Verdicts
 from moetui.trace import Forward, ModelInfo
+
+__all__ = ["FULL", "QUICK", "Parameters", "study"]
 
 NAME = "circuits"
 SEED = "circuits_seed"

@@ -19,7 +19,7 @@ from moetui.analyses.seed_generation import seed_generation
 from moetui.suites.documents import in_parts, some_of
 from moetui.suites.layers import routing_layers
 from moetui.suites.moe_dynamics.generation_answers import AnswerAnalysis
-from moetui.suites.moe_dynamics.generation_parameters import TOKENS, Parameters
+from moetui.suites.moe_dynamics.generation_parameters import FULL, QUICK, TOKENS, Parameters
 from moetui.suites.moe_dynamics.generation_verdict import (
     SEED_CONSISTENCY,
     SEED_HANDOFFS,
@@ -32,6 +32,8 @@ from moetui.suites.plan import Analysis, Needs, Outcome, Part, Step
 from moetui.suites.results import CellResult, Measure, Published, Verdicts
 from moetui.suites.sanity import no_router
 from moetui.trace import Forward, ModelInfo
+
+__all__ = ["FULL", "QUICK", "Parameters", "study"]
 
 NAME = "generation"
 SEED, TEXTS = "generation_seed", "generation_texts"

@@ -11,32 +11,10 @@ from moetui.suites.moe_dynamics.interference_analyses import GeometryAnalysis, S
 from moetui.suites.moe_dynamics.interference_causal import NumbersAnalysis, PairsAnalysis
 from moetui.suites.moe_dynamics.interference_measures import measures
 from moetui.suites.moe_dynamics.interference_verdict import conclude
+from moetui.suites.moe_dynamics.prompts import PROMPTS
 from moetui.suites.moe_dynamics.study import Count, Positive, Setting, Text
 from moetui.suites.plan import Analysis
 from moetui.suites.results import CellResult, Measure, Published, Verdicts
-
-PROMPTS = (
-    "127 * 89 = ",
-    "456 + 789 = ",
-    "1000 - 357 = ",
-    "What is 45 times 37?",
-    "def fibonacci(n):",
-    "import numpy as np",
-    "class Database:",
-    "for i in range(10):",
-    "The capital of France is",
-    "A synonym for happy is",
-    "The opposite of cold is",
-    "Shakespeare wrote",
-    "Calculate 45 * 37 and explain",
-    "Paris is to France as Tokyo is to",
-    "Translate 'hello' to Spanish",
-    "The quick brown fox jumps",
-    "In the beginning, there was",
-    "Once upon a time",
-    "To be or not to be",
-    "Hello, my name is",
-)
 
 
 class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
