@@ -155,9 +155,9 @@ def test_screen_export_and_command_line_agree(terminal: Terminal) -> None:
     assert chosen == document["trace"]["expert_ids"][rows - 1][at]
     assert document["cursor"]["token"] == rows - 1
     assert document["cursor"]["layer"] == 3
-    # Nothing was kept to compare with, and no result was opened.
+    # Nothing was kept to compare with, no result was opened and no dossier made.
     empty = {name for name, view in document["panes"].items() if not view}
-    assert empty == {"compare", "suites"}
+    assert empty == {"compare", "dossier", "suites"}
     compare(document["trace"], trace_of(home), rows)
     assert document["panes"]["what_if"]["request"]["row"] == rows - 1
     kl = document["panes"]["what_if"]["kl"]
