@@ -18,7 +18,7 @@ import msgspec
 from moetui import suites
 from moetui.errors import UsageError
 from moetui.suites.config_yaml import Source, parsed, rendered
-from moetui.suites.parameters import described, nearest, parameters_of
+from moetui.suites.parameters import described, nearest, parameters_of, unknown
 from moetui.suites.plan import Suite
 
 Text = Annotated[str, msgspec.Meta(min_length=1)]
@@ -117,13 +117,12 @@ def _section(source: Source, name: str, value: Any) -> dict[str, Any]:
             (name,), f"{name} is {_kind(value)}, not parameters", "below it goes `parameter: value`"
         )
     kind = type(suites.suite(name).parameters)
-    for key in value:
-        if key not in kind.__struct_fields__:
-            raise source.refusal(
-                (name, key),
-                f"{name} has no parameter {key!r}",
-                _did_you_mean(key, kind.__struct_fields__),
-            )
+    if (found := unknown(kind, value)) is not None:
+        path, known = found
+        key = ".".join(path)
+        raise source.refusal(
+            (name, *path), f"{name} has no parameter {key!r}", _did_you_mean(key, known)
+        )
     try:
         parameters_of(kind, value, name)
     except UsageError as error:

@@ -90,13 +90,13 @@ def parameters_of(kind: type[P], given: Mapping[str, Any], suite: str) -> P:
 
     Raises UsageError naming the nearest parameter, or the value that does not fit.
     """
-    known = kind.__struct_fields__
-    for name in given:
-        if name not in known:
-            raise UsageError(
-                f"{suite} has no parameter {name!r}",
-                f"did you mean {nearest(name, known)!r}? there are {', '.join(known)}",
-            )
+    if (found := unknown(kind, given)) is not None:
+        path, known = found
+        name = ".".join(path)
+        raise UsageError(
+            f"{suite} has no parameter {name!r}",
+            f"did you mean {nearest(name, known)!r}? there are {', '.join(known)}",
+        )
     try:
         return msgspec.convert(dict(given), kind)
     except msgspec.ValidationError as error:
@@ -105,6 +105,25 @@ def parameters_of(kind: type[P], given: Mapping[str, Any], suite: str) -> P:
         raise UsageError(
             f"{named}: {said[:1].lower()}{said[1:]}", f"see `moetui batch {suite} --describe`"
         ) from error
+
+
+def unknown(
+    kind: type[msgspec.Struct], given: Mapping[Any, Any], within: tuple[str, ...] = ()
+) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """The path to the first name that is no parameter, and the names that could stand there, both
+    from the top; None where all are known. Parts of a suite are looked into."""
+    fields = {field.name: field.type for field in msgspec.structs.fields(kind)}
+    for name, value in given.items():
+        if name not in fields:
+            known = tuple(".".join((*within, field)) for field in fields)
+            return (*within, str(name)), known
+        part = fields[name]
+        is_part = isinstance(part, type) and issubclass(part, msgspec.Struct)
+        if is_part and isinstance(value, Mapping):
+            found = unknown(part, value, (*within, name))
+            if found is not None:
+                return found
+    return None
 
 
 def nearest(name: str, known: tuple[str, ...]) -> str:

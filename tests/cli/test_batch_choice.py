@@ -61,6 +61,18 @@ def test_a_dotted_parameter_reaches_its_part_and_an_unknown_one_is_refused(monke
     assert "part.pairs" in refused.value.hint
 
 
+def test_an_unknown_parameter_of_a_part_is_refused_with_the_nearest_one(tmp_path, capfd):
+    with pytest.raises(UsageError, match=r"no parameter 'part\.pair'") as refused:
+        parameters_of(Whole, {"part": {"pair": 4}}, "whole")
+    assert "'part.pairs'" in refused.value.hint
+    path = tmp_path / "c.yaml"
+    path.write_text("moe_dynamics:\n  merging:\n    threshold: 0.9\n    treshold: 0.9\n")
+    assert moetui_run(["batch", "moe_dynamics", "--config", str(path), "--dry-run"]) == 2
+    said = capfd.readouterr().err
+    assert "line 4: moe_dynamics has no parameter 'merging.treshold'" in said
+    assert "'merging.threshold'" in said
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("preset", ["quick", "full"])
 def test_every_suite_has_a_quick_and_a_full_plan(name, preset):
