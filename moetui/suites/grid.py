@@ -34,7 +34,7 @@ class Grid:
     """A table as text. Every row has one visible cell for each column.
 
     numeric: by column, whether it is set to the right. notes: the caveats of the statistics, in
-    the order of the marks (a), (b) … that stand after the values.
+    the order of the marks (a), (b) … that stand after the values; the one that all share has none.
     """
 
     title: str
@@ -48,15 +48,25 @@ class Grid:
 class _Notes:
     """Caveats by letter; the same caveat has the same letter."""
 
-    def __init__(self) -> None:
+    def __init__(self, table: Table) -> None:
         self.found: dict[str, str] = {}
+        told = [v.caveat for row in table.rows for v in row if isinstance(v, Statistic)]
+        shared = told[0] if len(told) > 1 and len(set(told)) == 1 else None
+        # A mark at every value of a table marks none.
+        self.shared = None if shared is None else visible(shared)
 
     def mark(self, statistic: Statistic) -> str:
-        """` (a)` for a statistic with a caveat."""
-        if statistic.caveat is None:
+        """` (a)` for a statistic with a caveat that others of the table do not have."""
+        if statistic.caveat is None or self.shared is not None:
             return ""
         letter = self.found.setdefault(visible(statistic.caveat), _letter(len(self.found)))
         return f" ({letter})"
+
+    def lines(self) -> tuple[str, ...]:
+        """What stands under the table."""
+        if self.shared is not None:
+            return (f"all values: {self.shared}",)
+        return tuple(f"({letter}) {caveat}" for caveat, letter in self.found.items())
 
 
 def grid(table: Table) -> Grid:
@@ -66,7 +76,7 @@ def grid(table: Table) -> Grid:
     far as any row has them; where several do, or the table wants them together, each says its
     interval and null in its own cell.
     """
-    notes = _Notes()
+    notes = _Notes(table)
     holding = sum(_holds_statistics(table, at) for at in range(len(table.columns)))
     spread = holding == 1 and not table.together
     columns: list[str] = []
@@ -89,7 +99,7 @@ def grid(table: Table) -> Grid:
         rows=tuple(tuple(column[row] for column in cells) for row in range(len(table.rows))),
         numeric=tuple(numeric),
         caption=None if table.caption is None else visible(table.caption),
-        notes=tuple(f"({letter}) {caveat}" for caveat, letter in notes.found.items()),
+        notes=notes.lines(),
     )
 
 

@@ -9,19 +9,26 @@ from moetui.stats import Statistic
 ABSENT = "—"
 ELLIPSIS = "…"
 LINE_BREAK = "↵"
+# What is smaller than the rounding of the sums that numbers here come from.
+_RESIDUE = 1e-12
 # Emoji modifiers and regional indicators join their neighbours in some terminals, not in others.
 _JOINING = frozenset(map(chr, [*range(0x1F3FB, 0x1F400), *range(0x1F1E6, 0x1F200)]))
 
 
 def number(value: float | int | None) -> str:
-    """`value` to two or three digits; what is not known is a dash."""
+    """`value` to two or three digits; what is not known is a dash.
+
+    A count that comes as a float reads as a count, and what only rounding left reads as 0.
+    """
     if value is None:
         return ABSENT
     if isinstance(value, int):
         return f"{value:,}"
     size = abs(value)
-    if size == 0:
+    if size < _RESIDUE:
         return "0"
+    if value.is_integer():
+        return f"{value:,.0f}"
     if size < 0.001:
         return f"{value:.1e}"
     if size < 0.00995:

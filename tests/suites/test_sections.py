@@ -229,6 +229,13 @@ def test_the_same_caveat_is_told_once_and_marked_where_it_holds() -> None:
     assert [row[1] for row in found.rows] == ["0.817 (a)", "0.817 (a)", "1.500 (b)"]
 
 
+def test_a_caveat_of_every_value_of_a_table_is_told_without_marks() -> None:
+    table = Table(title="t", columns=("a", "b", "c"), rows=(("x", DISTANCE, DISTANCE),))
+    found = grid(table)
+    assert found.notes == (f"all values: {DISTANCE.caveat}",)
+    assert not any("(a)" in cell for row in found.rows for cell in row)
+
+
 def test_several_columns_of_statistics_keep_interval_null_and_p_in_their_cells() -> None:
     table = Table(title="t", columns=("a", "b", "c"), rows=(("x", SHARE, DISTANCE),))
     row = grid(table).rows[0]
@@ -255,6 +262,11 @@ def test_unknown_is_never_a_number() -> None:
         (0.00996, "0.010"),
         (-0.5, "-0.500"),
         (12.345, "12.35"),
+        (35.0, "35"),
+        (1.0, "1"),
+        (0.99996, "1.000"),
+        (-2.0, "-2"),
+        (5.6e-271, "0"),
     ],
 )
 def test_numbers_read_to_two_or_three_digits(value: float | None, said: str) -> None:
