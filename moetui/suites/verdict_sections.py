@@ -60,7 +60,7 @@ def overview(results: Sequence[SuiteResult], failures: Mapping[str, str]) -> Sec
 
 def _of_nulls(result: SuiteResult, found: Verdicts) -> str:
     outcomes = dict.fromkeys(of.corrected.outcome for _, of in _nulls(result, found))
-    return ", ".join(outcomes) or "not run"
+    return "; ".join(outcomes) or "not run"
 
 
 def heading(found: Verdicts) -> str:
