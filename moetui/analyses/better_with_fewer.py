@@ -59,8 +59,8 @@ class BetterInput(msgspec.Struct, frozen=True, kw_only=True):
 
 class BetterWithFewer(msgspec.Struct, frozen=True, kw_only=True):
     """candidates: kinds of input times numbers of experts that were looked at. picked_by, change:
-    over all that were picked, on the documents that they were picked on and on the others; None
-    where nothing was picked. documents_better: evaluation documents, out of `documents`, whose
+    over all that were picked, on the documents that they were picked on and on the others (n: those
+    that hold any of them); None where nothing was picked. documents_better: evaluation documents, out of `documents`, whose
     loss is lower with one expert: what picking without asking again would report."""
 
     definition: str
@@ -202,13 +202,20 @@ def _mean(found: Sequence[_Changes]) -> float | None:
 
 
 def _pooled(found: Sequence[_Changes], documents: int, seed: int) -> Statistic:
-    """Over all kinds together, a document being drawn with all that it holds of them."""
+    """Over all kinds together, a document being drawn with all that it holds of them.
+
+    Documents that hold none of them say nothing, and do not count as documents here.
+    """
     sums, tokens = np.zeros(documents), np.zeros(documents)
     for one in found:
         np.add.at(sums, one.places, one.sums)
         np.add.at(tokens, one.places, one.tokens)
+    holding = tokens > 0
     return document_bootstrap(
-        ratio_of_sums(sums, tokens), documents, seed=seed, n_tokens=int(tokens.sum())
+        ratio_of_sums(sums[holding], tokens[holding]),
+        int(holding.sum()),
+        seed=seed,
+        n_tokens=int(tokens.sum()),
     )
 
 

@@ -78,3 +78,17 @@ def test_the_seeds_count_is_of_documents_with_a_lower_loss():
     (_, evaluation), found = run(np.random.default_rng(2))
     lower = sum((one.after[0] - one.before).sum(dtype=float) < 0 for one in evaluation)
     assert found.documents_better == lower and found.documents == len(evaluation)
+
+
+def test_of_all_that_were_picked_only_documents_that_hold_any_count():
+    rng = np.random.default_rng(3)
+    halves = [documents(rng, 60, code=-0.6, rest=0.4) for _ in range(2)]
+    found = better_with_fewer(*halves, TRIALS, ROWS, seed=0)
+    assert {one.name for one in found.picked} == {"code"}
+    code = [one for one in halves[1] if one.domain == "code"]
+    assert found.change is not None and found.change.n_documents == len(code) == 15
+    assert found.change.value == pytest.approx(
+        np.concatenate([one.after[0] - one.before for one in code]).mean(), abs=1e-6
+    )
+    # Fifteen of sixty: below the size that an interval takes.
+    assert found.change.ci_low is None and found.change.ci_high is None
