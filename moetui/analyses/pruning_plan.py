@@ -29,6 +29,15 @@ Kind = Literal["cold", "score"]
 
 UNUSED = "no evaluation token uses any of them: exactly 0, which bounds nothing beyond these texts"
 CLAIM = "nothing is claimed safe without the equivalence test"
+SAFE = (
+    "the 95 % interval of ΔNLL of the whole plan, on documents that did not choose it, lies within "
+    "the margin (two one-sided tests at level 0.025): that text only, and no task was tried"
+)
+RECOMMENDED = (
+    "the largest plan that is safe; those of a kind are tried by size up to the first that is not "
+    "safe, each at level 0.025, and there are two kinds, so that a false one is recommended in 5 % "
+    "of runs at most"
+)
 
 
 class LayerPruning(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,15 +50,14 @@ class LayerPruning(msgspec.Struct, frozen=True, kw_only=True):
 
 class PlannedPruning(msgspec.Struct, frozen=True, kw_only=True):
     """A plan before it is measured. rules: names of those that choose it, name: the first of them;
-    by: that one in words; layers: those that
-    lose an expert; spared: super experts and experts of which too few would be left, which the rule
-    would have dropped; controls: the same number of random experts of the same layers (none of
-    them super), drawn anew each."""
+    by: each of them in words; layers: those that lose an expert; spared: super experts and experts
+    of which too few would be left, which the rule would have dropped; controls: the same number of
+    random experts of the same layers (none of them super), drawn anew each."""
 
     kind: Kind
     name: str
     rules: tuple[str, ...]
-    by: str
+    by: tuple[str, ...]
     layers: tuple[LayerPruning, ...]
     spared: tuple[tuple[int, int], ...]
     controls: tuple[tuple[LayerPruning, ...], ...]
@@ -58,22 +66,22 @@ class PlannedPruning(msgspec.Struct, frozen=True, kw_only=True):
 class PruningPlan(msgspec.Struct, frozen=True, kw_only=True, tag="pruning"):
     """Experts to drop, what that saves and what it costs.
 
-    kind, name, by: the rule that chose them, on calibration documents: those that are cold, or the
-    lowest by a score. rules: names of all rules that choose these very experts. mode: how they are
-    removed, and what that means. layers: decoder layers that lose experts. spared: (layer, expert)
+    kind, name: the rule that chose them, on calibration documents: those that are cold, or the
+    lowest by a score. rules: names of all rules that choose these very experts, by: the same in
+    words. mode: how they are removed, and what that means. layers: decoder layers that lose experts. spared: (layer, expert)
     that the rule would have dropped, kept as super experts or because too few would be left.
     experts, of_experts: how many are dropped, and how many there are; bytes_saved: in the
     checkpoint as it is stored, of bytes_of_experts; both None where its files do not tell.
     delta_nll: of the whole plan on evaluation documents, nats a predicted token, interval over
-    documents; its null is the band of random plans of the same size, where any were measured, and
-    p how many of these cost as little. equivalence: whether that is as good as none. safe: the
-    equivalence test says so; nothing is claimed safe without it. recommended: see `PruningPlans`.
+    documents; its null is the band of `controls` random plans that drop as many of each layer, and
+    p how many of these cost as little. equivalence: whether that is as good as none. safe,
+    recommended: as `SAFE` and `RECOMMENDED` say; nothing is claimed safe without the test.
     """
 
     kind: Kind
     name: str
     rules: tuple[str, ...]
-    by: str
+    by: tuple[str, ...]
     mode: Mode
     mode_meaning: str
     layers: tuple[LayerPruning, ...]
@@ -82,6 +90,7 @@ class PruningPlan(msgspec.Struct, frozen=True, kw_only=True, tag="pruning"):
     of_experts: int
     bytes_saved: int | None
     bytes_of_experts: int | None
+    controls: int
     delta_nll: Statistic
     equivalence: EquivalenceTest
     safe: bool
@@ -91,9 +100,7 @@ class PruningPlan(msgspec.Struct, frozen=True, kw_only=True, tag="pruning"):
 class PruningPlans(msgspec.Struct, frozen=True, kw_only=True, tag="pruning_plans"):
     """All plans of a model, each measured as a whole. empty: names of the rules that drop nobody.
 
-    recommended: name of the largest plan that is safe, None for none. Those of a kind are tried in
-    the order of their size up to the first that is not safe, each at level 0.025, and there are
-    two kinds: so that by trying several a false one is recommended in 5 % of the runs at most.
+    recommended: name of the plan that `RECOMMENDED` speaks of, None for none.
     """
 
     n_documents: int
@@ -149,7 +156,7 @@ def planned_pruning(
         kind=kind,
         name=name,
         rules=(name,),
-        by=by,
+        by=(by,),
         layers=tuple(layers),
         spared=tuple(kept),
         controls=tuple(
@@ -302,6 +309,7 @@ def _plan(
         if sizes
         else None,
         bytes_of_experts=sum(size * E for size, E in all_bytes) if sizes else None,
+        controls=len(draws),
         delta_nll=cost,
         equivalence=test,
         safe=test.outcome == "equivalent",

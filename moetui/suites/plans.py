@@ -13,9 +13,11 @@ from typing import Any
 import msgspec
 
 from moetui.analyses.offload import OffloadPlan
-from moetui.analyses.pruning_plan import CLAIM, PruningPlan, PruningPlans
+from moetui.analyses.pruning_plan import CLAIM, RECOMMENDED, SAFE, PruningPlan, PruningPlans
+from moetui.analyses.routed import RoutingRead
 from moetui.analyses.task_aware import TaskAware
 from moetui.errors import RunFailedError, UsageError
+from moetui.suites.moe_dynamics.routing import CALIBRATION, ROUTING
 from moetui.suites.plan import Suite
 from moetui.suites.results import ModelRecord, SuiteResult
 from moetui.trace import to_json
@@ -43,21 +45,26 @@ SOURCES: Mapping[str, Callable[[Any], Sequence[Plan]]] = {
 
 class ModelPlans(msgspec.Struct, frozen=True, kw_only=True):
     """Plans for one model. digest: identifies the checkpoint that they are for; suite: the run
-    that measured them; seed: of its random draws."""
+    that measured them; seed: of its random draws. chosen_on, judged_on: the documents that decided
+    the plans, and the others that they were measured on, with the digest of their texts."""
 
     model: str
     digest: str
     architecture: str
     suite: str
     seed: int
+    chosen_on: RoutingRead | None
+    judged_on: RoutingRead | None
     plans: tuple[Plan, ...]
 
 
 class PlanDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """What `moetui batch --export-plan` writes. claim: what may not be read into it."""
+    """What `moetui batch --export-plan` writes. claim: what may not be read into it; terms: what
+    words in it mean."""
 
     schema_version: int
     claim: str
+    terms: dict[str, str]
     versions: dict[str, str]
     models: tuple[ModelPlans, ...]
 
@@ -87,6 +94,7 @@ def plan_document(results: Sequence[SuiteResult]) -> PlanDocument:
     return PlanDocument(
         schema_version=SCHEMA_VERSION,
         claim=CLAIM,
+        terms={"safe": SAFE, "recommended": RECOMMENDED},
         versions=results[0].versions,
         models=found,
     )
@@ -122,8 +130,15 @@ def _of(result: SuiteResult) -> Iterator[ModelPlans]:
                 architecture=record.info.architecture,
                 suite=result.suite,
                 seed=result.seed,
+                chosen_on=_documents(result, record.name, CALIBRATION),
+                judged_on=_documents(result, record.name, ROUTING),
                 plans=plans,
             )
+
+
+def _documents(result: SuiteResult, model: str, analysis: str) -> RoutingRead | None:
+    found = (c.result for c in result.cells if (c.model, c.analysis) == (model, analysis))
+    return next((one for one in found if isinstance(one, RoutingRead)), None)
 
 
 def _reason(results: Sequence[SuiteResult]) -> str:

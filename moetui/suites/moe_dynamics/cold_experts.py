@@ -175,7 +175,7 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     prune_controls: Annotated[
         Count,
         msgspec.Meta(description="random plans of the same size measured beside each plan"),
-    ] = 0
+    ] = 4
 
 
 class ColdExperts:
@@ -187,8 +187,8 @@ class ColdExperts:
         "critical cases?"
     )
     cost = (
-        "at most 900,000 tokens through the model with the defaults, fewer where experts are rare "
-        "(a document that does not use one needs no pass without it); some five minutes of CPU "
+        "at most 1,300,000 tokens through the model with the defaults, fewer where experts are rare "
+        "(a document that does not use one needs no pass without it); some six minutes of CPU "
         "time for the demo model"
     )
     published: tuple[Published, ...] = (

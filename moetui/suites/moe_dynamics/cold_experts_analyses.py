@@ -254,7 +254,9 @@ def plans_by_rules(
             seed=seed,
         )
         if (same := planned.get(plan.layers)) is not None:
-            plan = msgspec.structs.replace(same, rules=(*same.rules, rule.name))
+            plan = msgspec.structs.replace(
+                same, rules=(*same.rules, rule.name), by=(*same.by, *plan.by)
+            )
         planned[plan.layers] = plan
     return tuple(planned.values())
 

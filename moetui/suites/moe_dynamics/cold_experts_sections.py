@@ -9,7 +9,7 @@ from moetui.analyses.cold_load import ColdLoad, JudgedExpert
 from moetui.analyses.cold_prompts import ColdPrompts
 from moetui.analyses.expert_ablation import ExpertAblation, ExpertAblations
 from moetui.analyses.expert_scores import ExpertScores
-from moetui.analyses.pruning_plan import CLAIM, PruningPlan, PruningPlans
+from moetui.analyses.pruning_plan import CLAIM, SAFE, PruningPlan, PruningPlans
 from moetui.analyses.trigger_tokens import ExpertTriggers, TriggerTokens
 from moetui.analyses.waking_tokens import WakingTokens
 from moetui.sizes import size_text
@@ -306,10 +306,16 @@ def _waking(model: str, found: WakingTokens) -> Iterator[Table]:
 
 def _plan_text(found: PruningPlans) -> str:
     empty = f" Nobody is dropped by: {', '.join(found.empty)}." if found.empty else ""
+    controls = max((plan.controls for plan in found.plans), default=0)
+    null = (
+        f"its null is the band of {controls} plans that drop as many random experts of each layer"
+        if controls
+        else "no random plans were measured beside it"
+    )
     return (
         "Whom to drop was decided on calibration documents, super experts excepted; ΔNLL is that "
-        f"of the whole plan in one forward, on {found.n_documents} evaluation documents. "
-        f"{CLAIM[0].upper()}{CLAIM[1:]}.{empty}"
+        f"of the whole plan in one forward, on {found.n_documents} evaluation documents; {null}. "
+        f"{CLAIM[0].upper()}{CLAIM[1:]}. Safe: {SAFE}.{empty}"
     )
 
 

@@ -10,7 +10,7 @@ from moetui.analyses.cold_prompts import ColdPrompts
 from moetui.analyses.expert_ablation import ExpertAblations
 from moetui.analyses.pruning_plan import PruningPlan, PruningPlans
 from moetui.analyses.trigger_tokens import TriggerTokens
-from moetui.stats import Statistic
+from moetui.stats import EquivalenceTest, Statistic
 from moetui.stats.minimum import LOAD
 from moetui.suites.moe_dynamics.cold_experts_analyses import cold_plan
 from moetui.suites.results import CellResult, Measure, Verdict, Verdicts
@@ -20,6 +20,7 @@ SEED_COLD = "share of experts cold (f < 1 %)"
 SEED_UNUSED = "experts that no token used"
 SHARE_UNDER = "share of experts with f_e under {}"
 INCONCLUSIVE = "inconclusive"
+BETTER_WITHOUT = "better without them"
 R = TypeVar("R")
 
 SEED_RULE = (
@@ -32,8 +33,8 @@ CORRECTED_RULE = (
     "none; conditional where those under it are all used at the "
     "uniform share in some domain; else all experts that are cold on calibration documents (super "
     "experts spared) are removed at once: dead weight if ΔNLL on evaluation documents is "
-    "equivalent to none within {:g} nats a token, rare but needed if its interval lies beyond "
-    "that, else undecided. Every model must say so, else the models differ. Inconclusive where "
+    "equivalent to none within {:g} nats a token, rare but needed if its interval lies above "
+    "that, better without them if it lies below minus that, else undecided. Every model must say so, else the models differ. Inconclusive where "
     "every layer is below a tenth of " + str(LOAD) + ", below 20 documents, or with data missing"
 )
 
@@ -133,6 +134,8 @@ def _corrected_of(model: str, cells: Sequence[CellResult], cold_at: str) -> tupl
     )
     if reasons:
         told += f"; {len(reasons)} of {len(load.layers)} layers cannot be judged: {reasons[0]}"
+    if small := [layer.caveat for layer in load.layers if layer.caveat and not layer.reason]:
+        told += f"; {len(small)} of {len(load.layers)} layers with few data ({small[0]})"
     if not cold:
         open_ = bool(undecided or reasons)
         outcome = "conditional" if conditional else "undecided" if open_ else "no cold experts"
@@ -144,7 +147,7 @@ def _corrected_of(model: str, cells: Sequence[CellResult], cold_at: str) -> tupl
         return outcome, f"{told}; {why}{_best(plans)}"
     outcome = {
         "equivalent": "dead weight",
-        "different": "rare but needed",
+        "different": BETTER_WITHOUT if (plan.delta_nll.value or 0.0) < 0 else "rare but needed",
         "undecided": "undecided",
         "inconclusive": INCONCLUSIVE,
     }[plan.equivalence.outcome]
@@ -160,15 +163,25 @@ def plan_at(plans: PruningPlans | None, cold_at: str) -> PruningPlan | None:
 def _cost(plan: PruningPlan) -> str:
     """What a plan costs, in words."""
     test = plan.equivalence
-    how = {"equivalent": "equivalent to none", "different": "more than that", "undecided": "open"}
-    said = how.get(test.outcome, f"inconclusive ({test.reason})")
-    if test.outcome == "different" and (plan.delta_nll.value or 0) < 0:
-        said = "a gain beyond that"
     number = f"{plan.experts} expert{'s' if plan.experts > 1 else ''}"
     return (
-        f"without {number} (plan {', '.join(plan.rules)}) ΔNLL is {claim(test.statistic)} nats a "
-        f"token: {said}, at a margin of {test.margin:g}"
+        f"without {number} (plan {', '.join(plan.rules)}) ΔNLL is {claim(plan.delta_nll)} nats a "
+        f"token, {_against_margin(test)}"
     )
+
+
+def _against_margin(test: EquivalenceTest) -> str:
+    """A loss inside the margin is still a loss; only one whose interval holds 0 may be none."""
+    if test.outcome == "inconclusive":
+        return f"inconclusive: {test.reason}"
+    low, high = test.statistic.ci_low or 0.0, test.statistic.ci_high or 0.0
+    what = "a loss" if low > 0 else "a gain" if high < 0 else "a change"
+    where = {
+        "equivalent": "smaller than the margin of",
+        "different": "beyond the margin of",
+        "undecided": "that may or may not be beyond the margin of",
+    }
+    return f"{what} {where[test.outcome]} {test.margin:g}"
 
 
 def _best(plans: PruningPlans | None) -> str:

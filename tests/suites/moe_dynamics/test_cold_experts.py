@@ -68,7 +68,7 @@ def test_rare_experts_that_cost_nothing_are_dead_weight(cheap: SuiteResult) -> N
     assert {(e.layer, e.expert) for e in load.dead} == {(0, 8), (0, 11), (1, 9), (1, 0)}
     (found,) = cheap.verdicts
     assert found.topic == "cold_experts" and found.corrected.outcome == "dead weight"
-    assert "equivalent to none" in found.corrected.statement
+    assert "smaller than the margin of 0.01" in found.corrected.statement
     plan = next(p for p in one(cheap, PruningPlans).plans if "cold at 0.25×" in p.rules)
     layers = {layer.layer: layer.drop for layer in plan.layers}
     assert layers[0] == (8, 9, 10, 11)
@@ -76,10 +76,18 @@ def test_rare_experts_that_cost_nothing_are_dead_weight(cheap: SuiteResult) -> N
 
 
 def test_rare_experts_that_matter_are_needed(tmp_path: Path) -> None:
-    result = run(tmp_path, model(60.0))
+    # Attention makes token 0 too likely, and the rare experts take that back.
+    result = run(tmp_path, model(-2.0, attention=(4.0, 0.0)))
     (found,) = result.verdicts
     assert found.corrected.outcome == "rare but needed"
+    assert "a loss beyond the margin of 0.01" in found.corrected.statement
     assert not any(plan.safe for plan in one(result, PruningPlans).plans if plan.kind == "cold")
+
+
+def test_rare_experts_that_only_harm_are_not_called_needed(tmp_path: Path) -> None:
+    (found,) = run(tmp_path, model(60.0)).verdicts
+    assert found.corrected.outcome == "better without them"
+    assert "a gain beyond the margin of 0.01" in found.corrected.statement
 
 
 def test_the_seed_counts_its_prompts_and_is_labelled(cheap: SuiteResult) -> None:
@@ -187,6 +195,20 @@ def test_plans_are_exported_as_one_document(batch: Any, tmp_path: Path, cheap: S
     (cell,) = [c for c in told["cells"] if c["analysis"] == "pruning_plans"]
     assert found["plans"] == cell["result"]["plans"]
     assert {plan["type"] for plan in found["plans"]} == {"pruning"}
+    read = {c["analysis"]: c["result"] for c in told["cells"]}
+    assert found["chosen_on"] == read["calibration_routing"]
+    assert found["judged_on"] == read["routing"]
+    digests = [found[on]["corpus"]["digest"] for on in ("chosen_on", "judged_on")]
+    assert len(set(digests)) == 2, "judged on other texts than those it was chosen on"
+    assert document["terms"].keys() == {"safe", "recommended"}
+
+
+def test_every_plan_has_random_plans_of_its_size_beside_it_and_all_its_rules_in_words(
+    cheap: SuiteResult,
+) -> None:
+    for plan in one(cheap, PruningPlans).plans:
+        assert plan.controls == 4 and plan.delta_nll.null_mean is not None
+        assert len(plan.by) == len(plan.rules)
 
 
 def test_without_a_plan_there_is_one_clear_line_and_the_results_stay(
