@@ -60,8 +60,9 @@ class BetterInput(msgspec.Struct, frozen=True, kw_only=True):
 class BetterWithFewer(msgspec.Struct, frozen=True, kw_only=True):
     """candidates: kinds of input times numbers of experts that were looked at. picked_by, change:
     over all that were picked, on the documents that they were picked on and on the others (n: those
-    that hold any of them); None where nothing was picked. documents_better: evaluation documents, out of `documents`, whose
-    loss is lower with one expert: what picking without asking again would report."""
+    that hold any of them); None where nothing was picked. documents_better: evaluation documents,
+    out of `documents`, whose loss is lower with one expert: what picking without asking again
+    would report."""
 
     definition: str
     candidates: int

@@ -68,10 +68,11 @@ class PruningPlan(msgspec.Struct, frozen=True, kw_only=True, tag="pruning"):
 
     kind, name: the rule that chose them, on calibration documents: those that are cold, or the
     lowest by a score. rules: names of all rules that choose these very experts, by: the same in
-    words. mode: how they are removed, and what that means. layers: decoder layers that lose experts. spared: (layer, expert)
-    that the rule would have dropped, kept as super experts or because too few would be left.
-    experts, of_experts: how many are dropped, and how many there are; bytes_saved: in the
-    checkpoint as it is stored, of bytes_of_experts; both None where its files do not tell.
+    words. mode: how they are removed, and what that means. layers: decoder layers that lose
+    experts. spared: (layer, expert) that the rule would have dropped, kept as super experts or
+    because too few would be left. experts, of_experts: how many are dropped, and how many there
+    are; bytes_saved: in the checkpoint as it is stored, of bytes_of_experts; both None where its
+    files do not tell.
     delta_nll: of the whole plan on evaluation documents, nats a predicted token, interval over
     documents; its null is the band of `controls` random plans that drop as many of each layer, and
     p how many of these cost as little. equivalence: whether that is as good as none. safe,

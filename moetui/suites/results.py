@@ -221,6 +221,11 @@ class Verdicts(msgspec.Struct, frozen=True, kw_only=True):
     why_they_differ: str
 
 
+def measure_name(topic: str | None, name: str) -> str:
+    """The name of a measure among those of all questions of a suite."""
+    return name if topic is None else f"{topic}: {name}"
+
+
 class NullVerdict(msgspec.Struct, frozen=True, kw_only=True):
     """What both rules say of `models`, the models of the run with weights drawn anew: an answer
     that random weights get too says nothing about training."""

@@ -6,7 +6,7 @@ the same numbers. A suite adds sections of its own results in a module beside it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -38,6 +38,7 @@ from moetui.suites.results import (
     Measure,
     ModelRecord,
     SuiteResult,
+    measure_name,
     results_of,
 )
 from moetui.suites.tables import Section, Table, Value
@@ -138,24 +139,43 @@ def question(result: SuiteResult) -> Section:
 
 
 def measures(result: SuiteResult) -> Section:
-    """The headline numbers, a table for each trained model, seed and corrected under one another;
-    those of null models stand beside them where the two are compared."""
-    tables = tuple(
-        Table(
-            title=_titled(record),
-            columns=("definition", "measure", "value"),
-            rows=tuple(
-                (measure.label, measure.name, measure.statistic)
-                for measure in result.measures
-                if measure.model == record.name
-            ),
-        )
-        for record in result.models
-        if record.null_of is None
-        and any(measure.model == record.name for measure in result.measures)
+    """The headline numbers that no verdict rests on (those stand with it), for each trained model
+    and question; those of null models stand beside them where the two are compared."""
+    shown = {
+        (of.model, of.label, measure_name(found.topic, of.name))
+        for found in result.verdicts
+        for verdict in (found.seed, found.corrected)
+        for of in verdict.evidence
+    }
+    topics = tuple(found.topic for found in result.verdicts if found.topic is not None)
+    tables: dict[str, list[tuple[Value, ...]]] = {}
+    for record in result.models:
+        for measure in result.measures:
+            own = measure.model == record.name and record.null_of is None
+            if own and (measure.model, measure.label, measure.name) not in shown:
+                of, name = _asked_by(measure.name, topics)
+                title = _titled(record) if of is None else f"{_titled(record)}: {of}"
+                tables.setdefault(title, []).append((measure.label, name, measure.statistic))
+    if tables:
+        text = "Numbers that the verdicts rest on stand with them; these are the others."
+    else:
+        text = "All stand with the verdicts." if result.measures else "Nothing was measured."
+    return Section(
+        heading="Measures",
+        text=(text,),
+        tables=tuple(
+            Table(title=title, columns=("definition", "measure", "value"), rows=tuple(rows))
+            for title, rows in tables.items()
+        ),
     )
-    text = () if tables else ("Nothing was measured.",)
-    return Section(heading="Measures", text=text, tables=tables)
+
+
+def _asked_by(name: str, topics: Sequence[str]) -> tuple[str | None, str]:
+    """The question that a measure belongs to, where a suite has several, and its name there."""
+    for topic in topics:
+        if name.startswith(before := measure_name(topic, "")):
+            return topic, name.removeprefix(before)
+    return None, name
 
 
 def published(result: SuiteResult) -> Iterator[Section]:

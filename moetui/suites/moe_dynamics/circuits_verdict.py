@@ -50,11 +50,12 @@ def measures(model: str, cells: Sequence[CellResult]) -> tuple[Measure, ...]:
 def conclude(cells: Sequence[CellResult]) -> Verdicts:
     """Both verdicts over all models of the run."""
     seed = [(c.model, c.result) for c in cells if isinstance(c.result, SeedCircuits)]
+    edges = [(c.model, c.result) for c in cells if isinstance(c.result, ExpertEdges)]
     models = tuple(dict.fromkeys(cell.model for cell in cells))
     return Verdicts(
         seed=_seed_verdict(seed, cells),
         corrected=_corrected_verdict(models, cells),
-        why_they_differ=_why(seed),
+        why_they_differ=_why(seed, edges),
     )
 
 
@@ -179,17 +180,25 @@ def _reasons(cells: Sequence[CellResult]) -> str:
     return "; ".join(dict.fromkeys(cell.reason for cell in cells if cell.reason is not None))
 
 
-def _why(found: Sequence[tuple[str, SeedCircuits]]) -> str:
+def _why(
+    found: Sequence[tuple[str, SeedCircuits]], edges: Sequence[tuple[str, ExpertEdges]]
+) -> str:
     chance = "; ".join(
         f"{model}: consistency {number(one.consistency.value)}, with every layer's positions "
         f"shuffled {number(one.consistency.null_mean)}"
         for model, one in found
     )
+    explained = "; ".join(
+        f"{model}: {one.only_documents:,} pairs of experts go together within documents, but no "
+        "more than among equal tokens"
+        for model, one in edges
+        if one.only_documents
+    )
     return (
         "The seed correlates weights over the few positions of six short prompts and keeps only "
         "the best matches, which unrelated layers have too"
-        f"{f' ({chance})' if chance else ''}; what is left above that is mostly that one token "
-        "passes all layers, so an edge has to beat shuffles among equal tokens and within "
-        "documents over all pairs at once, in two halves, and a cause has to be shown by silencing "
-        "the source."
+        f"{f' ({chance})' if chance else ''}; the corrected rule asks all pairs at once, over "
+        "documents and in two halves, to beat shuffles within documents and among equal tokens"
+        f"{f' ({explained})' if explained else ''}, and a cause to be shown by silencing the "
+        "source."
     )

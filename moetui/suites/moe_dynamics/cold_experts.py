@@ -187,8 +187,8 @@ class ColdExperts:
         "critical cases?"
     )
     cost = (
-        "at most 1,300,000 tokens through the model with the defaults, fewer where experts are rare "
-        "(a document that does not use one needs no pass without it); some six minutes of CPU "
+        "at most 1,300,000 tokens through the model with the defaults, fewer where experts are "
+        "rare (a document that does not use one needs no pass without it); some six minutes of CPU "
         "time for the demo model"
     )
     published: tuple[Published, ...] = (

@@ -34,7 +34,8 @@ CORRECTED_RULE = (
     "uniform share in some domain; else all experts that are cold on calibration documents (super "
     "experts spared) are removed at once: dead weight if ΔNLL on evaluation documents is "
     "equivalent to none within {:g} nats a token, rare but needed if its interval lies above "
-    "that, better without them if it lies below minus that, else undecided. Every model must say so, else the models differ. Inconclusive where "
+    "that, better without them if it lies below minus that, else undecided. Every model must say "
+    "so, else the models differ. Inconclusive where "
     "every layer is below a tenth of " + str(LOAD) + ", below 20 documents, or with data missing"
 )
 

@@ -9,7 +9,14 @@ import msgspec
 from moetui.suites.moe_dynamics.routing import CALIBRATION, ROUTING, RoutingAnalysis
 from moetui.suites.moe_dynamics.study import Setting, Study
 from moetui.suites.plan import Analysis
-from moetui.suites.results import CellResult, Measure, Published, Verdicts, digest
+from moetui.suites.results import (
+    CellResult,
+    Measure,
+    Published,
+    Verdicts,
+    digest,
+    measure_name,
+)
 from moetui.suites.sanity import SanityAnalysis
 
 # Texts on which a model is checked before anything is read from it.
@@ -50,7 +57,7 @@ class Dynamics:
     def published(self) -> tuple[Published, ...]:
         """The seed's numbers, named as the measures are."""
         return tuple(
-            msgspec.structs.replace(one, measure=_named(study, one.measure))
+            msgspec.structs.replace(one, measure=measure_name(study.name, one.measure))
             for study in self._studies
             for one in study.published
         )
@@ -72,7 +79,7 @@ class Dynamics:
     def measures(self, model: str, cells: Sequence[CellResult]) -> tuple[Measure, ...]:
         """Those of every study, its name before theirs: so they have one name in every run."""
         return tuple(
-            msgspec.structs.replace(measure, name=_named(study, measure.name))
+            msgspec.structs.replace(measure, name=measure_name(study.name, measure.name))
             for study in self._studies
             for measure in study.measures(model, cells)
         )
@@ -99,7 +106,3 @@ def _shared(own: Sequence[Analysis], setting: Setting) -> list[Analysis]:
         ROUTING: RoutingAnalysis("evaluation", setting.evaluation, max_tokens=tokens),
     }
     return [analysis for name, analysis in shared.items() if name in needed]
-
-
-def _named(study: Study, name: str) -> str:
-    return f"{study.name}: {name}"
