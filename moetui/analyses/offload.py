@@ -29,17 +29,17 @@ from moetui.trace.types import ExpertIds
 
 Numbers = NDArray[np.float64]
 
-LRU, TOKEN = "lru", "token identity"
+LRU, TOKEN = "LRU", "token identity"
 LRU_TOKEN = f"{LRU} + {TOKEN}"
 POLICIES: Mapping[str, Callable[[NDArray[np.int16], int], CacheUse]] = {
     LRU: lru,
-    "lfu": lfu,
-    "belady": belady,
+    "LFU": lfu,
+    "Belady": belady,
 }
 DEFINITION = (
     "one cache a layer, empty at first and warm between documents, whose order is drawn at random. "
     "LRU: what was used last stays; LFU: what was used most often; Belady: what is used again "
-    "soonest, which knows the future and bounds all policies that fetch on demand; lru + "
+    "soonest, which knows the future and bounds all policies that fetch on demand; LRU + "
     "predictor: before a layer after the probe's begins, the k experts that are foretold of it are "
     "fetched. Hit "
     "rate: share of the experts asked for that are there when their layer begins. Bytes a token: "

@@ -116,7 +116,7 @@ OF_SUITE: Mapping[str, Terms] = {
     ),
     "cold_experts": (
         ("f_e", "share of tokens that use an expert; k/E where all are used alike"),
-        ("L4 E12", "expert 12 of decoder layer 4"),
+        ("L4-E12", "expert 12 of decoder layer 4"),
         ("0.1×, 0.25×, 0.5×", "so many times the uniform share k/E"),
         ("ΔNLL", "nats a predicted token that the model loses by a change; below 0 it gains"),
         ("KL", "nats a token between the next-token distributions without and with a change"),

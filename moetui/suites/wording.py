@@ -38,6 +38,11 @@ def number(value: float | int | None) -> str:
     return f"{value:.{3 if size < 10 else 2 if size < 100 else 1}f}"
 
 
+def expert_name(layer: int, expert: int) -> str:
+    """An expert of a decoder layer, written as the seed does."""
+    return f"L{layer}-E{expert}"
+
+
 def probability(value: float | None) -> str:
     """A p or q value to two digits, and never as 0."""
     return ABSENT if value is None else f"{value:.2g}"

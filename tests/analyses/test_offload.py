@@ -42,7 +42,7 @@ def rows(given):
     return rows_of(given, (2, 4, 8))
 
 
-@pytest.mark.parametrize(("name", "policy"), [("lru", lru), ("lfu", lfu), ("belady", belady)])
+@pytest.mark.parametrize(("name", "policy"), [("LRU", lru), ("LFU", lfu), ("Belady", belady)])
 def test_hits_are_those_of_a_cache_in_every_layer(given, rows, name, policy):
     for capacity in (2, 4, 8):
         used = [policy(given.experts[:, layer], capacity) for layer in range(L)]
@@ -97,7 +97,7 @@ def test_comparisons_are_paired_by_document(rows):
     assert probe.over_lru.value == pytest.approx(probe.hit_rate.value - base.hit_rate.value)
     assert probe.over_token.value == pytest.approx(probe.hit_rate.value - token.hit_rate.value)
     assert 0 < probe.over_token.ci_low < probe.over_token.value < probe.over_token.ci_high
-    assert rows["belady", 4].over_lru.ci_low > 0 and rows["belady", 4].over_token is None
+    assert rows["Belady", 4].over_lru.ci_low > 0 and rows["Belady", 4].over_token is None
 
 
 def test_without_the_size_of_an_expert_only_hits_are_told(given):

@@ -11,7 +11,7 @@ from moetui.analyses.expert_paths import Place
 from moetui.analyses.seed_circuits import SeedCircuits
 from moetui.suites.results import SuiteResult, results_of
 from moetui.suites.tables import Section, Table
-from moetui.suites.wording import number, probability
+from moetui.suites.wording import expert_name, number, probability
 
 R = TypeVar("R")
 
@@ -29,7 +29,11 @@ def _each(result: SuiteResult, kind: type[R]) -> list[tuple[str, R]]:
 
 
 def _place(place: Place) -> str:
-    return f"L{place.layer}-E{place.expert}"
+    return expert_name(place.layer, place.expert)
+
+
+def _between(source_layer: int, source: int, target_layer: int, target: int) -> str:
+    return f"{expert_name(source_layer, source)} → {expert_name(target_layer, target)}"
 
 
 def _seed(result: SuiteResult) -> Iterator[Section]:
@@ -130,7 +134,7 @@ def _listed(model: str, one: ExpertEdges) -> Table:
     total = int(one.beyond_both.value or 0) + one.only_documents + one.only_tokens
     rows = tuple(
         (
-            f"L{e.source_layer}-E{e.source} → L{e.target_layer}-E{e.target}", e.beaten, e.lift,
+            _between(e.source_layer, e.source, e.target_layer, e.target), e.beaten, e.lift,
             e.evaluation.pmi, e.evaluation.g2, e.evaluation.over_tokens, e.calibration.lift,
             *_domain(e),
         )
@@ -193,7 +197,7 @@ def _causes(result: SuiteResult) -> Iterator[Section]:
 def _cause_table(model: str, one: CausalEdges) -> Table:
     rows = tuple(
         (
-            f"L{e.source_layer}-E{e.source} → L{e.target_layer}-E{e.target}",
+            _between(e.source_layer, e.source, e.target_layer, e.target),
             e.verdict if e.reason is None else f"{e.verdict}: {e.reason}",
             e.before, e.effect, e.over_controls, e.controls, e.source_weight, e.control_weight,
         )

@@ -15,6 +15,7 @@ from moetui.analyses.waking_tokens import WakingTokens
 from moetui.sizes import size_text
 from moetui.suites.results import SuiteResult, results_of
 from moetui.suites.tables import Bars, Section, Table, Value, estimate
+from moetui.suites.wording import expert_name
 
 # Rows of a table of single experts: the coldest of the whole model.
 ROWS = 24
@@ -50,10 +51,6 @@ def _section(
         )
 
 
-def _expert(layer: int, expert: int) -> str:
-    return f"L{layer} E{expert}"
-
-
 def _seed_text(found: ColdPrompts) -> str:
     return f"{found.definition[0].upper()}{found.definition[1:]}. No interval belongs to it."
 
@@ -61,7 +58,7 @@ def _seed_text(found: ColdPrompts) -> str:
 def _seed(model: str, found: ColdPrompts) -> Iterator[Table]:
     rows = tuple(
         (
-            _expert(one.layer, one.expert),
+            expert_name(one.layer, one.expert),
             one.share,
             one.tokens,
             one.perplexity_change,
@@ -118,7 +115,7 @@ def _load(model: str, found: ColdLoad) -> Iterator[Table]:
 def _judged(one: JudgedExpert) -> tuple[Value, ...]:
     called = ", ".join(one.coldness) if one.coldness else None
     return (
-        _expert(one.layer, one.expert),
+        expert_name(one.layer, one.expert),
         one.share,
         one.share.n_effective,
         f"dead ({called})" if one.dead else called,
@@ -145,7 +142,7 @@ def _triggers(model: str, found: TriggerTokens) -> Iterator[Table]:
     chosen = [one for experts in firsts.values() for one in experts[:4]][:ROWS]
     rows = tuple(
         (
-            _expert(one.layer, one.expert),
+            expert_name(one.layer, one.expert),
             one.discovered,
             f"“{token.token}”",
             f"{token.hits} of {token.occurrences} in {token.documents}",
@@ -179,7 +176,7 @@ def _scores(model: str, found: ExpertScores) -> Iterator[Table]:
         key=lambda one: ((one.reap or one.frequency).value or 0.0, one.layer, one.expert),
     )
     rows = tuple(
-        (_expert(one.layer, one.expert), one.frequency, one.ean, one.reap, one.largest,
+        (expert_name(one.layer, one.expert), one.frequency, one.ean, one.reap, one.largest,
          "super" if one.super_expert else None)
         for one in (*flagged, *[one for one in low if one not in flagged][: ROWS // 2])
     )  # fmt: skip
@@ -216,7 +213,7 @@ def _ablations(result: SuiteResult) -> Iterator[Section]:
 def _ablation_tables(model: str, found: ExpertAblations) -> Iterator[Table]:
     rows = tuple(
         (
-            f"{_expert(one.layer, one.expert)}, {one.role}",
+            f"{expert_name(one.layer, one.expert)}, {one.role}",
             one.mode,
             one.load,
             one.used,
@@ -241,7 +238,7 @@ def _ablation_tables(model: str, found: ExpertAblations) -> Iterator[Table]:
         columns=("expert", "mode", *names),
         rows=tuple(
             (
-                f"{_expert(one.layer, one.expert)}, {one.role}",
+                f"{expert_name(one.layer, one.expert)}, {one.role}",
                 one.mode,
                 *(change.delta_nll for change in one.domains),
             )
@@ -260,7 +257,7 @@ def _band(one: ExpertAblation) -> str | None:
 
 def _bars(model: str, found: ExpertAblations) -> Bars:
     rows = tuple(
-        (f"{_expert(one.layer, one.expert)}, {one.role}, {one.mode}", one.delta_nll)
+        (f"{expert_name(one.layer, one.expert)}, {one.role}, {one.mode}", one.delta_nll)
         for one in found.ablations[:ROWS]
     )
     ends = [
@@ -291,7 +288,7 @@ def _waking_text(found: WakingTokens) -> str:
 def _waking(model: str, found: WakingTokens) -> Iterator[Table]:
     rows = tuple(
         (
-            _expert(one.layer, one.expert),
+            expert_name(one.layer, one.expert),
             one.load,
             one.woken_by,
             None if one.token is None else f"“{one.token}”",

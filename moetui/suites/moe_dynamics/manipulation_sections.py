@@ -101,13 +101,10 @@ def _prices(model: str, found: Manipulation) -> Table:
 
 
 def _targets(model: str, found: Manipulation) -> Iterator[Table]:
-    columns = (
-        "target", "why", "untouched", *(e.method for e in found.mean),
-    )  # fmt: skip
     yield Table(
         title=f"{model}: success@k of every target",
-        columns=columns,
-        rows=tuple(_target_row(one) for one in found.targets),
+        columns=("target", "why", "method", "success@k"),
+        rows=tuple(row for one in found.targets for row in _target_rows(one)),
     )
     yield Table(
         title=f"{model}: tokens put in, and what they reached where they were fitted",
@@ -127,9 +124,11 @@ def _targets(model: str, found: Manipulation) -> Iterator[Table]:
     )
 
 
-def _target_row(one: TargetEffects) -> tuple[Value, ...]:
-    cells = [e.success if e.success is not None else e.missing for e in one.effects]
-    return (one.name, one.role, one.untouched, *cells)
+def _target_rows(one: TargetEffects) -> Iterator[tuple[Value, ...]]:
+    yield one.name, one.role, "untouched", one.untouched
+    for effect in one.effects:
+        success = effect.success if effect.success is not None else effect.missing
+        yield one.name, one.role, effect.method, success
 
 
 def _stream(result: SuiteResult) -> Iterator[Section]:

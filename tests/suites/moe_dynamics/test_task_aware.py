@@ -83,7 +83,7 @@ def test_the_plan_is_in_bytes_of_the_checkpoint(result):
     assert lru.stall_ms.value == pytest.approx(missed / plan.bandwidth * 1e3)
     policies = [row.policy for row in plan.rows if row.capacity == 8]
     ahead = ["token identity", "probe", "gate, one router early"]
-    assert policies == ["lru", "lfu", "belady", *(f"lru + {name}" for name in ahead)]
+    assert policies == ["LRU", "LFU", "Belady", *(f"LRU + {name}" for name in ahead)]
 
 
 def file_size():
@@ -130,7 +130,7 @@ def test_both_rules_speak_in_sentences(result):
     assert "with 8 of 16 experts of a layer in memory" in verdicts.corrected.statement
     names = [measure.name for measure in result.measures]
     assert "task_aware: gain of the probe over token identity" in names
-    assert "task_aware: hit rate, half of the experts, lru + probe" in names
+    assert "task_aware: hit rate, half of the experts, LRU + probe" in names
     headings = [section.heading for section in sections.sections(result)]
     assert "What keeping some experts in memory would cost" in headings
 
