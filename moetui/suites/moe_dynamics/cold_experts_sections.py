@@ -147,14 +147,13 @@ def _triggers(model: str, found: TriggerTokens) -> Iterator[Table]:
             f"“{token.token}”",
             f"{token.hits} of {token.occurrences} in {token.documents}",
             token.lift,
-            token.lift.q,
         )
         for one in chosen
         for token in one.tokens[:2]
     )
     yield Table(
         title=f"{model}: two triggers of four experts of each layer",
-        columns=("expert", "triggers", "token", "hits, documents", "lift", "q"),
+        columns=("expert", "triggers", "token", "hits, documents", "lift"),
         rows=rows,
         caption="all that were listed are in the JSON",
     )
@@ -182,7 +181,7 @@ def _scores(model: str, found: ExpertScores) -> Iterator[Table]:
     )  # fmt: skip
     columns = ("expert", "f_e", "EAN", "REAP", "largest ‖f_e‖", "flag")
     yield Table(
-        title=f"{model}: {len(flagged)} super experts, then the lowest by REAP",
+        title=f"{model}: super experts: {len(flagged)}; then the lowest by REAP",
         columns=columns,
         rows=rows,
     )

@@ -129,7 +129,7 @@ def _corrected_of(model: str, cells: Sequence[CellResult], cold_at: str) -> tupl
     cold, conditional = load.called("cold", at), load.called("conditional", at)
     undecided = load.called("undecided", at)
     told = (
-        f"{model}: {len(cold)} of {len(load.experts)} experts are cold at {cold_at} "
+        f"{model}: {len(cold)} of {len(load.experts)} experts cold at {cold_at} "
         f"({len(load.dead)} dead), {len(conditional)} conditional, {len(undecided)} undecided, on "
         f"{load.n_documents} documents"
     )
@@ -224,9 +224,9 @@ def _why(models: Sequence[str], cells: Sequence[CellResult]) -> str:
                 f"the seed counts {seed.tokens} tokens of {seed.prompts} prompts and calls unused "
                 f"what these did not use; the corrected rule asks {load.n_tokens:,} tokens of "
                 f"{load.n_documents} documents for an interval, and then the model itself what it "
-                "loses without those experts"
+                "loses without those experts."
             )
     return (
         "the seed counts a few prompts, the corrected rule asks for an interval over documents and "
-        "for what the model loses"
+        "for what the model loses."
     )
