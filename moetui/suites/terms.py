@@ -196,5 +196,5 @@ OF_SUITE: Mapping[str, Terms] = {
 def section(suite: str) -> Section:
     """The terms of `suite`, and those that all reports share."""
     own = [term for name in studied(suite) for term in OF_SUITE.get(name, ())]
-    terms = (*dict.fromkeys(own), *GENERAL)
+    terms = (*GENERAL, *dict.fromkeys(own))
     return Section(heading=HEADING, text=tuple(f"{term}: {meaning}." for term, meaning in terms))
