@@ -65,7 +65,10 @@ def _geometry(result: SuiteResult) -> Iterator[Section]:
         Table(
             title=f"{model}: lengths and angles of what a token's experts put out",
             columns=columns,
-            rows=tuple(map(_layer_row, (*found.layers, found.mean))),
+            rows=(
+                *(_layer_row(str(layer.layer), layer) for layer in found.layers),
+                _layer_row(f"mean of {_mean_of(found)}", found.mean),
+            ),
             caption=f"{found.documents} documents; null of I: {found.substitutions} draws at the "
             f"layers {', '.join(map(str, found.substituted_layers)) or 'none'}",
         )
@@ -78,8 +81,11 @@ def _geometry(result: SuiteResult) -> Iterator[Section]:
     )
 
 
-def _layer_row(found: LayerInterference) -> tuple[Value, ...]:
-    layer = "mean of layers" if found.layer is None else str(found.layer)
+def _mean_of(found: ExpertInterference) -> str:
+    return ", ".join(map(str, found.substituted_layers)) or "all of them"
+
+
+def _layer_row(layer: str, found: LayerInterference) -> tuple[Value, ...]:
     return (
         layer, found.index, found.greatest, found.excess, found.share, found.top_cosine,
         found.top_cosine_at_right_angles,

@@ -130,7 +130,8 @@ def _told(
     return (
         f"with {points[0].experts} of {numbers.native} experts a token the loss rises by "
         f"{least:.3f} to {most:.3f} nats a token, whichever of weights, their sum or the mixture's "
-        f"length is kept ({need}); I is {index.value:.2f} "
+        f"length is kept ({need}); in layers {', '.join(map(str, geometry.substituted_layers))} I "
+        f"is {index.value:.2f} "
         f"[{index.ci_low:.2f}, {index.ci_high:.2f}] of at most {geometry.mean.greatest.value:.2f}, "
         f"{than} with other experts in their place ({index.null_mean:.2f} "
         f"[{index.null_low:.2f}, {index.null_high:.2f}]); kinds of input that do better with "

@@ -16,8 +16,8 @@ from moetui.suites.results import CellResult, Measure, Verdict, Verdicts
 from moetui.suites.wording import interval, number
 
 MERGEABLE = "share of pairs with a weight cosine at the threshold"
-SIMILAR = "ΔNLL of merging the pair of most similar outputs, mean of layers"
-SEEDS = "ΔNLL of merging the pair of most similar weights as the seed would, mean of layers"
+SIMILAR = "ΔNLL of merging the pair of most similar outputs, mean of the layers asked for"
+SEEDS = "ΔNLL of merging the pair of most similar weights (seed), mean of the layers asked for"
 OUTPUT_MEAN = "output cosine of two experts, mean of pairs and layers"
 ALIGNED_MEAN = "weight cosine of two experts, aligned, mean of pairs and layers"
 

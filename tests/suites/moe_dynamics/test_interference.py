@@ -80,7 +80,7 @@ def test_verdicts_quote_what_was_measured(demo):
     mean = result(cells, "expert_interference").mean
     assert f"I is {mean.index.value:.2f}" in verdicts.corrected.statement
     names = [one.name for one in suite.measures("demo", cells)]
-    assert "interference: interference index I, mean of layers" in names
+    assert "interference: interference index I, mean of the layers asked for" in names
     assert len(names) == len(set(names))
     changed = next(one for one in suite.measures("demo", cells) if "continuation" in one.name)
     assert np.mean(changed.units) == changed.statistic.value and len(changed.units) == 2
