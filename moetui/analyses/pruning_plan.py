@@ -7,7 +7,7 @@ is called safe only where the equivalence test of the whole plan says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Literal
@@ -17,8 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moetui.analyses.ablation import MARGIN, nll_change
+from moetui.analyses.expert_groups import prunes
 from moetui.analyses.expert_load import chosen_counts
-from moetui.analyses.expert_removal import MEANING, Mode, removal
+from moetui.analyses.expert_removal import MEANING as REMOVAL_MEANING
+from moetui.analyses.expert_removal import Mode, removal
 from moetui.analyses.routed import RoutedDocument
 from moetui.stats import EquivalenceTest, Statistic, equivalent, joined, permutation_p
 from moetui.trace import Forward, Intervention, ModelInfo
@@ -26,6 +28,13 @@ from moetui.trace import Forward, Intervention, ModelInfo
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 Kind = Literal["cold", "score"]
+PruneMode = Literal["remove"] | Mode
+
+MEANING: Mapping[str, str] = {
+    "remove": "as in a checkpoint without them: their rows of the router are gone too, and where "
+    "its softmax is over all experts the weights of the others are those of one without these",
+    **REMOVAL_MEANING,
+}
 
 UNUSED = "no evaluation token uses any of them: exactly 0, which bounds nothing beyond these texts"
 CLAIM = "nothing is claimed safe without the equivalence test"
@@ -83,7 +92,7 @@ class PruningPlan(msgspec.Struct, frozen=True, kw_only=True, tag="pruning"):
     name: str
     rules: tuple[str, ...]
     by: tuple[str, ...]
-    mode: Mode
+    mode: PruneMode
     mode_meaning: str
     layers: tuple[LayerPruning, ...]
     spared: tuple[tuple[int, int], ...]
@@ -117,7 +126,7 @@ class PrunedDocuments:
     after: [D, P]; controls: [D, P, C]. error: why the model refused, None where it did not."""
 
     planned: tuple[PlannedPruning, ...]
-    mode: Mode
+    mode: PruneMode
     before: Array
     tokens: Array
     after: Array
@@ -171,7 +180,7 @@ def prune(
     model: Forward,
     documents: Sequence[RoutedDocument],
     planned: tuple[PlannedPruning, ...],
-    mode: Mode,
+    mode: PruneMode,
     *,
     step: Callable[[], None] = lambda: None,
 ) -> PrunedDocuments:
@@ -180,15 +189,19 @@ def prune(
     Raises UsageError where the model refuses the mode.
     """
     C = max((len(plan.controls) for plan in planned), default=0)
+    changes = [
+        [_Change(layers, _gone(model, layers, mode), mode) for layers in (p.layers, *p.controls)]
+        for p in planned
+    ]
     after = np.zeros((len(documents), len(planned)))
     controls = np.full((*after.shape, C), np.nan)
     before = np.array([one.nll.sum(dtype=float) for one in documents])
     for d, one in enumerate(documents):
         counts = chosen_counts(one.experts, model.info.num_experts)
-        for p, plan in enumerate(planned):
-            after[d, p] = _nats(model, one, counts, plan.layers, mode)
-            for c, control in enumerate(plan.controls):
-                controls[d, p, c] = _nats(model, one, counts, control, mode)
+        for p, (plan, *drawn) in enumerate(changes):
+            after[d, p] = plan.nats(model, one, counts)
+            for c, control in enumerate(drawn):
+                controls[d, p, c] = control.nats(model, one, counts)
         step()
     return PrunedDocuments(
         planned=planned,
@@ -200,7 +213,7 @@ def prune(
     )
 
 
-def unpruned(error: str, mode: Mode) -> PrunedDocuments:
+def unpruned(error: str, mode: PruneMode) -> PrunedDocuments:
     """What a model leaves that refuses."""
     none = np.zeros(0)
     return PrunedDocuments(
@@ -259,25 +272,43 @@ def _drawn(layer: LayerPruning, pool: Sequence[int], rng: np.random.Generator) -
     return msgspec.structs.replace(layer, drop=tuple(np.sort(drawn).tolist()))
 
 
-def _nats(
-    model: Forward,
-    one: RoutedDocument,
-    counts: NDArray[np.int64],
-    layers: Sequence[LayerPruning],
-    mode: Mode,
-) -> float:
-    """Of a document with all of these experts gone; no pass where none of its tokens uses any."""
-    rows = {layer: row for row, layer in enumerate(model.info.moe_layers)}
-    used = any(counts[rows[layer.layer], list(layer.drop)].any() for layer in layers)
-    if not used or len(one.ids) < 2:
-        return float(one.nll.sum(dtype=float))
-    changes: list[Intervention] = [removal(mode, layer.drop, layer.layer) for layer in layers]
-    return float(model.nll(one.ids, changes).sum(dtype=float))
+def _gone(
+    model: Forward, layers: Sequence[LayerPruning], mode: PruneMode
+) -> tuple[Intervention, ...]:
+    """All of these experts removed at once."""
+    if mode == "remove":
+        return tuple(one for at in layers for one in prunes(model, at.layer, at.drop))
+    return tuple(removal(mode, at.drop, at.layer) for at in layers)
+
+
+@dataclass(frozen=True, eq=False)
+class _Change:
+    """What a plan drops, and the interventions that do it."""
+
+    layers: Sequence[LayerPruning]
+    interventions: tuple[Intervention, ...]
+    mode: PruneMode
+
+    def nats(self, model: Forward, one: RoutedDocument, counts: NDArray[np.int64]) -> float:
+        """Of a document with all of these experts gone."""
+        if len(one.ids) < 2 or not (self._reweighs(model) or self._used(model, counts)):
+            return float(one.nll.sum(dtype=float))
+        return float(model.nll(one.ids, self.interventions).sum(dtype=float))
+
+    def _reweighs(self, model: Forward) -> bool:
+        """Whether a token's weights can change that uses none of these experts: those of a
+        softmax over fewer experts do."""
+        return self.mode == "remove" and bool(self.layers) and model.info.shift_invariant
+
+    def _used(self, model: Forward, counts: NDArray[np.int64]) -> bool:
+        """Whether any token does; without, a pass would give the same again."""
+        rows = {layer: row for row, layer in enumerate(model.info.moe_layers)}
+        return any(counts[rows[at.layer], list(at.drop)].any() for at in self.layers)
 
 
 def _plan(
     plan: PlannedPruning,
-    mode: Mode,
+    mode: PruneMode,
     info: ModelInfo,
     cost: Statistic,
     draws: Sequence[float],

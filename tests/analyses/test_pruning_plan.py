@@ -18,7 +18,7 @@ from moetui.analyses.pruning_plan import (
     pruning_plans,
 )
 from moetui.analyses.routed import RoutedDocument
-from moetui.trace import Deselect
+from moetui.trace import Ban, Deselect
 from tests.fake_forward import FakeForward
 from tests.routed import routed_by
 
@@ -147,3 +147,15 @@ def test_rules_that_drop_nobody_are_named() -> None:
     forward = model({})
     found = plans(forward, planned(forward, [[], [], []], name="none"))
     assert found.plans == () and found.empty == ("none",) and found.recommended is None
+
+
+def test_without_rows_of_the_router_tokens_that_use_none_of_them_are_asked_too() -> None:
+    forward = model({(0, 9): 3.0})
+    unused = planned(forward, [[9], [], []])
+    sample = documents(forward)
+    forward.passes.clear()
+    found = prune(forward, sample, (unused,), "remove")
+    assert len(forward.passes) == len(sample)
+    assert {changes for _, changes in forward.passes} == {(Ban(experts=(9,), layers=(0,)),)}
+    (plan,) = pruning_plans([found], forward.info, seed=0).plans
+    assert plan.mode == "remove" and "checkpoint without them" in plan.mode_meaning

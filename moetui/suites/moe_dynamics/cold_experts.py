@@ -10,6 +10,7 @@ import msgspec
 from moetui.analyses.ablation import MARGIN
 from moetui.analyses.expert_removal import Mode
 from moetui.analyses.expert_scores import Score
+from moetui.analyses.pruning_plan import PruneMode
 from moetui.analyses.trigger_tokens import LEVEL, MIN_OCCURRENCES
 from moetui.suites.moe_dynamics.cold_experts_analyses import (
     ColdLoadAnalysis,
@@ -170,8 +171,12 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         msgspec.Meta(description="shares of the experts of every layer to drop, a plan for each"),
     ] = (0.0625, 0.125, 0.25)
     prune_mode: Annotated[
-        Mode, msgspec.Meta(description="how the experts of a plan are removed, see `modes`")
-    ] = "deselect"
+        PruneMode,
+        msgspec.Meta(
+            description="how the experts of a plan are removed: remove (as in a checkpoint without "
+            "them, their rows of the router gone too), or as in `modes`"
+        ),
+    ] = "remove"
     prune_controls: Annotated[
         Count,
         msgspec.Meta(description="random plans of the same size measured beside each plan"),

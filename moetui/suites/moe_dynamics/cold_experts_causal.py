@@ -20,7 +20,13 @@ from moetui.analyses.expert_removal import (
     refused,
     whole,
 )
-from moetui.analyses.pruning_plan import PrunedDocuments, prune, pruning_plans, unpruned
+from moetui.analyses.pruning_plan import (
+    PrunedDocuments,
+    PruneMode,
+    prune,
+    pruning_plans,
+    unpruned,
+)
 from moetui.analyses.routed import RoutedDocument
 from moetui.analyses.waking_tokens import WakingTokens, tokens_to_try, waking_tokens
 from moetui.errors import UsageError
@@ -135,7 +141,7 @@ class PruningInputs(msgspec.Struct, frozen=True, kw_only=True):
 
     start: int
     stop: int
-    mode: Mode
+    mode: PruneMode
 
 
 class PruningAnalysis:
@@ -146,7 +152,7 @@ class PruningAnalysis:
     partial_type: Any = PrunedDocuments
 
     def __init__(
-        self, evaluation: Documents, *, mode: Mode, margin: float, passes: int, max_tokens: int
+        self, evaluation: Documents, *, mode: PruneMode, margin: float, passes: int, max_tokens: int
     ) -> None:
         self._evaluation, self._mode, self._margin = evaluation, mode, margin
         self._passes, self._max_tokens = passes, max_tokens

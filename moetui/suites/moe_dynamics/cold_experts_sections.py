@@ -311,6 +311,7 @@ def _plan_text(found: PruningPlans) -> str:
     return (
         "Whom to drop was decided on calibration documents, super experts excepted; ΔNLL is that "
         f"of the whole plan in one forward, on {found.n_documents} evaluation documents; {null}. "
+        f"{''.join(dict.fromkeys(f'{one.mode}: {one.mode_meaning}. ' for one in found.plans))}"
         f"{CLAIM[0].upper()}{CLAIM[1:]}. Safe: {SAFE}.{empty}"
     )
 
