@@ -119,6 +119,9 @@ class FakeForward:
     def routes(self, layer: int, streams: Floats) -> ExpertIds:
         raise UsageError(self.routes_error, "ask for whole passes")
 
+    def router_scores(self, layer: int, streams: Floats) -> Floats | None:
+        return None
+
     expert_sources_error = "this model has no residual stream"
 
     def expert_sources(self, text_or_ids: Prompt, layer: int) -> ExpertSources:

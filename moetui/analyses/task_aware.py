@@ -51,7 +51,7 @@ DEFINITION = (
     "one that the router before it reads (Fate). Token identity: a table of the calibration "
     "documents, backed off to popularity; previous token: what the token before used in that "
     "layer; popularity: the most frequent experts of the calibration documents. What names k "
-    "experts only is filled up with popular ones where m is more"
+    "experts only (the previous token) is filled up with popular ones where m is more"
 )
 NULL = (
     "null of the probe: the stream exchanged among the tokens of each document, in both halves, "
@@ -64,9 +64,9 @@ class ProbedDocument:
     """One document, T tokens, or those of them that are kept.
 
     ids: int32 [T]; experts: int16 [T, L, k], all layers that route. stream: float32 [T, H], as it
-    leaves the probe's layer. at_probe, before: int16 [T, R, k], what the routers of the R later
-    layers choose for that stream, and for the one that the router before theirs reads; None where
-    they were not asked.
+    leaves the probe's layer. at_probe, before: int16 [T, R, m], what the routers of the R later
+    layers rank first for that stream, and for the one that the router before theirs reads, best
+    first: m = 2k, or k in any order where their scores are hidden; None where they were not asked.
     """
 
     id: str
@@ -158,12 +158,13 @@ def read_probed(
     left = streams.leaving[:, probe_layer]
     targets = later_layers(probe_layer, model.info.moe_layers)
     asked = gates and model.routes_error is None
-    width = trace.expert_ids.shape[2]
-    at_probe = [_wide(model.routes(layer, left), width) for layer in targets if asked]
+    width = 2 * trace.expert_ids.shape[2]
+    at_probe = [_wide(_ranked(model, layer, left, width), width) for layer in targets if asked]
     before = [
-        _wide(model.routes(layer, _earlier(streams, layer, model.info.moe_layers, left)), width)
+        _wide(_ranked(model, layer, earlier, width), width)
         for layer in targets
         if asked
+        for earlier in [_earlier(streams, layer, model.info.moe_layers, left)]
     ]
     return ProbedDocument(
         id=name,
@@ -305,7 +306,7 @@ class _Work:
         for name, chosen in gates.items():
             sets = [one[:, row] for one in chosen if one is not None]
             if len(sets) == len(self._judge):
-                scores[name] = _filled(np.concatenate(sets), popular)
+                scores[name] = _in_order(np.concatenate(sets), popular)
         hits = {
             PROBE: self._hits(told.alone, told.null),
             BESIDE: self._hits(told.beside, told.null_beside),
@@ -335,6 +336,20 @@ def _filled(chosen: ExpertIds, popularity: Numbers) -> Numbers:
     """float64 [n, E], scores that put the chosen experts first, and popular ones after them."""
     scores: Numbers = 2.0 * multi_hot(chosen, len(popularity)) + popularity
     return scores
+
+
+def _in_order(ranked: ExpertIds, popularity: Numbers) -> Numbers:
+    """float64 [n, E], scores that keep the order of the ranked experts, popular ones after them."""
+    scores: Numbers = np.tile(popularity, (len(ranked), 1))
+    for place in range(ranked.shape[1]):
+        scores += (1.0 + ranked.shape[1] - place) * multi_hot(ranked[:, [place]], len(popularity))
+    return scores
+
+
+def _ranked(model: Forward, layer: int, stream: Floats, most: int) -> ExpertIds:
+    """[T, m], whom the router of `layer` ranks first for streams [T, H]."""
+    scores = model.router_scores(layer, stream)
+    return model.routes(layer, stream) if scores is None else first(scores.astype(float), most)
 
 
 def _numbers(some: Sequence[ProbedDocument]) -> NDArray[np.int64]:

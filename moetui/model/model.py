@@ -228,6 +228,11 @@ class Model(LensReading, ExpertReading, HeadReading, BankReading, Steering, Deco
         """
         return self._routes.experts(layer, streams)
 
+    def router_scores(self, layer: int, streams: Floats) -> Floats | None:
+        """float32 [T, E]: what that router's top-k is taken of for these streams, the larger the
+        better, None where that is hidden. Raises ModelError as `routes` does."""
+        return self._routes.scores(layer, streams)
+
     def edits(self, prompt_tokens: int, interventions: Sequence[Intervention] = ()) -> Edits:
         """What changes the passes over one sequence: the interventions of the blocks around the
         call, then `interventions`. Raises UsageError for what does not fit model or prompt."""

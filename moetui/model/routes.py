@@ -24,6 +24,7 @@ from moetui.model.architecture import Architecture, Site, embedding_rows
 from moetui.model.capture import Capture
 from moetui.model.edits import Edits
 from moetui.model.records import LayerRecord, PassRecord, Want
+from moetui.model.selection import ranking_signs
 from moetui.model.taps import ModuleTap, Tap
 
 _TOKENS = 8
@@ -62,6 +63,17 @@ class Routes:
         assert indices is not None
         chosen = np.array(indices.reshape(-1, indices.shape[-1]))
         return np.sort(chosen, axis=-1).astype(np.int16)
+
+    def scores(self, layer: int, streams: NDArray[np.float32]) -> NDArray[np.float32] | None:
+        """float32 [T, E], what top-k is taken of for streams [T, H], the larger the better; None
+        where that is hidden. Raises ModelError where `error` says why."""
+        record = self.asked(layer, streams)
+        signs = ranking_signs([record])
+        if signs is None:
+            return None
+        assert record.ranked is not None
+        ranked = np.array(record.ranked.astype(mx.float32))
+        return ranked.reshape(-1, ranked.shape[-1]) * np.float32(signs[0])
 
     def asked(self, layer: int, streams: NDArray[np.float32]) -> LayerRecord:
         """What the router of a layer did with streams [T, H], up to its choice, which is evaluated.

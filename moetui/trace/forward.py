@@ -90,6 +90,10 @@ class Forward(Protocol):
         """int16 [T, k]: the experts, in ascending order, that the router of decoder layer `layer`
         chooses for residual streams [T, H] as they stand before its norm."""
 
+    def router_scores(self, layer: int, streams: Floats) -> Floats | None:
+        """float32 [T, E]: what the top-k of that router is taken of for such streams, the larger
+        the better; None where that is hidden."""
+
     @property
     def expert_sources_error(self) -> str | None:
         """Why `expert_sources` cannot be asked of this model, None where it can."""

@@ -1,5 +1,8 @@
 """What an early layer foretells of later ones, in worlds whose routing has a known cause."""
 
+from dataclasses import replace
+
+import mlx.core as mx
 import msgspec
 import numpy as np
 import pytest
@@ -145,6 +148,21 @@ def test_gates_are_judged_by_the_sets_they_name_and_filled_up_with_popular_exper
         assert (np.sort(layer, axis=1) == np.sort(whole, axis=1)).all()
 
 
+def test_a_router_asked_early_is_judged_by_its_own_order_beyond_the_k_it_would_choose():
+    judge = []
+    for one in read("chance", first=1000):
+        first, second = np.moveaxis(one.experts[:, 1:], -1, 0)
+        wrong = np.where((first + 1) % E == second, (first + 2) % E, (first + 1) % E)
+        ranked = np.stack([wrong, first, second], axis=-1)
+        judge.append(replace(one, at_probe=ranked, before=ranked))
+    found, _ = task_aware(
+        read("chance"), judge, probe_layer=1, moe_layers=(0, 2, 5), num_experts=E, sizes=SIZES,
+        gate_missing=None, shuffles=0, seed=0,
+    )  # fmt: skip
+    gate = next(one for one in found.mean.predictors if one.predictor == GATE_AT_PROBE)
+    assert [at.recall.value for at in gate.sizes] == [0.5, 1.0, 1.0]
+
+
 def test_without_gates_the_reason_is_told(worlds):
     found = worlds["chance"]
     assert found.gate_missing == "not asked"
@@ -164,10 +182,18 @@ def test_what_is_read_of_the_model_is_what_a_trace_holds(model):
     np.testing.assert_array_equal(found.stream, trace.streams.leaving[:, 2])
     np.testing.assert_array_equal(found.experts, trace.expert_ids)
     for row, layer in enumerate((3, 4, 5, 6, 7)):
-        early = model.routes(layer, trace.streams.leaving[:, 2])
-        np.testing.assert_array_equal(found.at_probe[:, row], early)
-        before = model.routes(layer, trace.streams.at_router[:, layer - 1])
-        np.testing.assert_array_equal(found.before[:, row], before)
+        block = model.network.model.layers[layer]
+        gain, weight = (
+            np.array(one.weight.astype(mx.float32))
+            for one in (block.post_attention_layernorm, block.mlp.gate)
+        )
+        for ranked, stream in (
+            (found.at_probe, trace.streams.leaving[:, 2]),
+            (found.before, trace.streams.at_router[:, layer - 1]),
+        ):
+            normed = stream / np.sqrt((stream**2).mean(-1, keepdims=True) + 1e-5) * gain
+            expected = np.argsort(-(normed @ weight.T), axis=-1)[:, : 2 * model.info.top_k]
+            np.testing.assert_array_equal(ranked[:, row], expected)
     part = some_tokens(read_probed(model, "x", ids, 2, gates=False), np.array([1, 4]))
     np.testing.assert_array_equal(part.stream, found.stream[[1, 4]])
     assert part.at_probe is None and part.ids.tolist() == ids[[1, 4]].tolist()

@@ -36,6 +36,11 @@ def test_of_its_own_streams_a_router_chooses_as_in_the_pass(name: str) -> None:
         chosen = model.routes(layer, trace.streams.at_router[:, layer])
         expected = np.sort(trace.expert_ids[:, row], axis=-1)[:, -chosen.shape[-1] :]
         assert np.array_equal(chosen, expected)
+        scores = model.router_scores(layer, trace.streams.at_router[:, layer])
+        assert (scores is None) == (trace.selection_scores is None)
+        if scores is not None and trace.selection_scores is not None:
+            theirs = trace.selection_scores[:, row, : scores.shape[1]]
+            np.testing.assert_allclose(scores, theirs, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
