@@ -64,6 +64,23 @@ def controls(load: ArrayLike, expert: int, *, wanted: int, rng: np.random.Genera
     )
 
 
+def few_draws(number: int) -> str | None:
+    """What a reader must know of a p by so few draws; None where it could reach 0.05."""
+    least = 1 / (1 + number)
+    return None if least <= 0.05 else f"{number} draws: p cannot be below {least:.2g}"
+
+
+def unmatched(own: float, others: Sequence[float]) -> str | None:
+    """What a reader must know of controls matched in frequency that are not near it: some are used
+    more than twice, or less than half as often. None where all are near."""
+    if not others or (own > 0 and max(others) <= 2 * own and min(others) >= own / 2):
+        return None
+    return (
+        f"the nearest in frequency are not near: f_e {min(others):.3f} to {max(others):.3f}, "
+        f"beside {own:.3f}"
+    )
+
+
 def nll_of(
     model: Forward,
     documents: Documents,

@@ -85,7 +85,11 @@ def answers_routing(
     """Of all answers that have two tokens or more."""
     kept = [one for one in answers if len(one.ids) >= one.start + 2]
     right = sum(one.right for one in kept)
-    sizes = {"items_right": right, "items_wrong": len(kept) - right}
+    telling = _telling(kept)
+    sizes = {
+        "items_right": sum(one.right for one in telling),
+        "items_wrong": sum(not one.right for one in telling),
+    }
     told = warning(ANSWERS, **sizes)
     # Both kinds are needed in full: "needs ≥ 100 each, else inconclusive".
     reason = None if enough(ANSWERS, **sizes) == "ok" else told
@@ -110,14 +114,14 @@ def _differences(
 ) -> tuple[AnswerDifference, ...]:
     table = Sequences.of([(one.ids, one.experts, one.start + 1) for one in answers], num_experts)
     right = np.array([one.right for one in answers])
-    named = [f"{o.item.task} {o.item.template} {_small(o.item)}" for o in answers]
-    kinds = np.unique(named, return_inverse=True)[1]
+    kinds = np.unique([_kind(one) for one in answers], return_inverse=True)[1]
+    pairs = np.unique([one.item.operands for one in answers], return_inverse=True)[1]
     both = shared(table.sets[table.follows], table.sets[table.follows - 1]) / table.sizes
     steps = table.sums(np.ones(len(table.follows)))
     consistency = table.sums(both.mean(axis=1)) / steps
     return (
-        _difference("consistency", consistency, right, kinds, seed),
-        _difference("strangeness", _strangeness(table, answers), right, kinds, seed),
+        _difference("consistency", consistency, right, kinds, pairs, seed),
+        _difference("strangeness", _strangeness(table, answers), right, kinds, pairs, seed),
     )
 
 
@@ -145,9 +149,29 @@ def _strangeness(table: Sequences, answers: Sequence[AnswerRouting]) -> Numbers:
         return np.asarray(np.where(counts > 0, 1 - sums / np.maximum(counts, 1), np.nan), float)
 
 
+def _kind(one: AnswerRouting) -> str:
+    """Problems that are alike: one operation in one wording, small or large."""
+    return f"{one.item.task} {one.item.template} {_small(one.item)}"
+
+
+def _telling(answers: Sequence[AnswerRouting]) -> list[AnswerRouting]:
+    """Those of a kind that has right and wrong answers: within the others nothing can differ."""
+    seen: dict[str, set[bool]] = {}
+    for one in answers:
+        seen.setdefault(_kind(one), set()).add(one.right)
+    return [one for one in answers if len(seen[_kind(one)]) == 2]
+
+
 def _difference(
-    what: str, values: Numbers, right: NDArray[np.bool_], kinds: NDArray[np.int64], seed: int
+    what: str,
+    values: Numbers,
+    right: NDArray[np.bool_],
+    kinds: NDArray[np.int64],
+    pairs: NDArray[np.int64],
+    seed: int,
 ) -> AnswerDifference:
+    """pairs: [D], the pair of numbers that an answer is about: answers of one are no independent
+    witnesses, so that the interval is over pairs."""
     known = np.isfinite(values)
     value, good, kind = values[known], right[known], kinds[known]
     if good.all() or not good.any():
@@ -178,8 +202,14 @@ def _difference(
         permutations=PERMUTATIONS,
         seed=seed,
     )
-    intervals = document_intervals(ratio_of_sums(wrong * spread, wrong**2), len(value), seed=seed)
-    found = intervals.statistic(caveat="within kinds of problems, whose means are taken as given")
+    telling = wrong != 0
+    of = np.unique(pairs[known][telling], return_inverse=True)[1]
+    sums = (np.bincount(of, one[telling]) for one in (wrong * spread, wrong**2))
+    intervals = document_intervals(ratio_of_sums(*sums), int(of.max()) + 1, seed=seed)
+    found = intervals.statistic(
+        caveat=f"{int(telling.sum())} answers of kinds that have right and wrong ones; within "
+        "kinds, whose means are taken as given; interval over pairs of numbers"
+    )
     return AnswerDifference(
         what=what,
         right=right_mean,

@@ -21,7 +21,6 @@ from moetui.stats import (
     Statistic,
     benjamini_hochberg,
     document_intervals,
-    finite,
     ratio_of_sums,
     sign_flip,
 )
@@ -345,7 +344,6 @@ def _mean(
     statistic = found.statistic(n_tokens=int(table[:, 1].sum()))
     return msgspec.structs.replace(
         statistic,
-        null_mean=finite(0.0),
         caveat=f"mean of {len(parts)} edges"
         if statistic.caveat is None
         else f"mean of {len(parts)} edges; {statistic.caveat}",

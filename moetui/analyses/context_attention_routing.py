@@ -39,9 +39,9 @@ _LEAST_CONTEXTS = 4
 DEFINITION = (
     "Spearman correlation of two tables of distances between the contexts of one token id: total "
     "variation of its attention (first token, each of the eight before, rest, itself; mean over "
-    "heads) and of its experts' weights; partial: without what length, the token before and the "
-    "residual stream that enters the layer explain of both, as far as ranks follow ranks: what "
-    "they bring about in another form is not taken out"
+    "heads) and of its experts' weights, as shares of their sum; partial: without what length, the "
+    "token before and the residual stream that enters the layer explain of both, as far as ranks "
+    "follow ranks: what they bring about in another form is not taken out"
 )
 SEED_DEFINITION = (
     "Pearson correlation over pairs of contexts of two cosines: of attention rows (mean over "

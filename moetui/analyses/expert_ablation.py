@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from moetui.analyses.ablation import MARGIN, nll_change
+from moetui.analyses.ablation import MARGIN, few_draws, nll_change, unmatched
 from moetui.analyses.expert_removal import (
     MEANING,
     AblatedDocuments,
@@ -203,7 +203,11 @@ def _ablation(
         load=at.load[expert],
         used=changes.used(mode, at.layer, expert),
         delta_nll=_beside(cost, [one.delta_nll for one in random], few),
-        matched=_beside(cost, [one.delta_nll for one in matched], few),
+        matched=_beside(
+            cost,
+            [one.delta_nll for one in matched],
+            joined(few, unmatched(at.load[expert], [one.load for one in matched])),
+        ),
         kl=_beside(changes.kl(mode, at.layer, expert), kls, None),
         equivalence=equivalent(cost, margin),
         domains=tuple(
@@ -226,5 +230,5 @@ def _beside(value: Statistic, draws: Sequence[Statistic], few: str | None) -> St
         null_low=low,
         null_high=high,
         p=permutation_p(value.value, known),
-        caveat=joined(value.caveat, few),
+        caveat=joined(value.caveat, few, few_draws(len(known))),
     )

@@ -54,7 +54,8 @@ NULLS = (
     "within documents: the second layer's rows change places within their document, which keeps "
     "what a document as a whole prefers; among equal tokens: they change places with rows of the "
     "same token id, which keeps all that token identity explains. Expected counts and variances "
-    "are exact; an edge beats both unless its table says otherwise"
+    "are exact; an edge beats both unless its table says otherwise. Each shuffle keeps one of the "
+    "two causes: what token and document bring about together, neither takes out"
 )
 
 

@@ -27,8 +27,9 @@ DEFINITION = (
     "success@k: in contexts of other documents than those that tokens were fitted to, the share in "
     "which all experts of the target are among the k chosen at the position; null: as many random "
     "tokens in the same places, the same in every context (for the smallest change of the stream: "
-    "random directions of its length). Intervals are over contexts: they are of these targets, not "
-    "of other experts that might have been drawn"
+    "random directions of its length, which hardly ever reach what only the best one of that "
+    "length does: a check, and no contest). Intervals are over contexts: they are of these "
+    "targets, not of other experts that might have been drawn"
 )
 
 

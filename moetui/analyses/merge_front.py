@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from moetui.analyses.ablation import MARGIN, nll_change
+from moetui.analyses.ablation import MARGIN, few_draws, nll_change
 from moetui.analyses.merged_pairs import Measured, Numbers
 from moetui.stats import EquivalenceTest, Statistic, equivalent, joined, permutation_p
 
@@ -171,7 +171,7 @@ def _beside(
         null_low=band.null_low,
         null_high=band.null_high,
         p=permutation_p(own.value, drawn, tail="less"),
-        caveat=joined(f"null: {len(drawn)} random merges", own.caveat),
+        caveat=joined(f"null: {len(drawn)} random merges", few_draws(len(drawn)), own.caveat),
     )
 
 

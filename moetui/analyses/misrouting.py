@@ -28,7 +28,9 @@ Numbers = NDArray[np.float64]
 DEFINITION = (
     "one token before the position is swapped; change: 1 − Jaccard of the sets chosen at the "
     "position, mean over all routing layers; attack: the largest change of a context among swaps "
-    "with KL(P ‖ P') of the next token within the bound; typical: the mean of those swaps"
+    "with KL(P ‖ P') of the next token within the bound; typical: the mean of those swaps. "
+    "The largest of some is above their mean by construction: attack less typical is a size, and "
+    "no test"
 )
 _SWAPS_DRAWN = 21
 

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from moetui.analyses.ablation import MARGIN, nll_change
+from moetui.analyses.ablation import MARGIN, few_draws, nll_change
 from moetui.analyses.expert_groups import prunes
 from moetui.analyses.expert_load import chosen_counts
 from moetui.analyses.expert_removal import MEANING as REMOVAL_MEANING
@@ -324,6 +324,7 @@ def _plan(
             null_low=low,
             null_high=high,
             p=permutation_p(cost.value, draws, tail="less"),
+            caveat=joined(cost.caveat, few_draws(len(draws))),
         )
     all_bytes = zip(info.expert_bytes, info.experts_by_layer, strict=False)
     return PruningPlan(

@@ -151,9 +151,9 @@ def _solve(
     for rounds in range(1, ROUNDS + 1):
         scores, slope = _linear(model, layer, h + delta, rule)
         around = scores - slope @ delta
-        if rounds == 1:
-            pair = pair_change(around, slope, expert, chosen.tolist()).last
         wins = margin * float(scores[may].std())
+        if rounds == 1:
+            pair = pair_change(around, slope, expert, chosen.tolist(), margin=wins).last
         step = smallest_change(around, slope, expert, k, margin=wins, eligible=may)
         if step is None:
             return solved

@@ -23,7 +23,9 @@ DEFINITION = (
     "as published: a linear map, fitted by least squares to the prompts' last tokens and scored "
     "on the same tokens. Accuracy: the foretold top expert is the top expert. Any overlap: one of "
     "the k experts foretold is among the k used. Fetched: share of the k used that are foretold. "
-    "Constant: the same scores for always naming the k most frequent experts of these prompts"
+    "Constant: the same scores for always naming the k most frequent experts of these prompts. "
+    "With more features than prompts the map meets every target exactly: all k used experts then "
+    "score 1, and the vanishing penalty of the fit decides which of them is the top one"
 )
 AS_PUBLISHED = "as published: scored on the prompts that it was fitted to; no interval, no null"
 CORRELATION_NULL = (

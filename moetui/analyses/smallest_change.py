@@ -90,10 +90,17 @@ def smallest_change(
 
 
 def pair_change(
-    scores: ArrayLike, slope: ArrayLike, expert: int, chosen: Iterable[int]
+    scores: ArrayLike,
+    slope: ArrayLike,
+    expert: int,
+    chosen: Iterable[int],
+    *,
+    margin: float = 0.0,
 ) -> PairChange:
     """What displacing single chosen experts takes. scores: [E]; slope: [E, H]; `chosen`: the k
-    experts of the untouched router. Both are 0 where the expert is one of them."""
+    experts of the untouched router; margin: how far above the last of them the expert is to score
+    (without, it ends in a tie that rounding decides). Both are 0 where the expert is one of them.
+    """
     s, G = np.asarray(scores, float), np.asarray(slope, float)
     inside = sorted(chosen, key=lambda j: s[j])
     if expert in inside:
@@ -103,7 +110,7 @@ def pair_change(
     lengths = np.linalg.norm(ways, axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         norms = np.where(gaps <= 0, 0.0, gaps / lengths)
-        last = max(gaps[0], 0.0) * ways[0] / lengths[0] ** 2
+        last = max(gaps[0] + margin, 0.0) * ways[0] / lengths[0] ** 2
     return PairChange(last=np.nan_to_num(last), least=float(norms.min()))
 
 

@@ -134,3 +134,20 @@ def test_fewer_than_a_hundred_of_each_are_inconclusive():
     )
     assert found.verdict == "inconclusive"
     assert "below the minimum size of 100 items right and 100 items wrong" in found.reason
+
+
+def test_answers_about_the_same_numbers_are_one_witness():
+    given = answers(400, lambda rng, wrong, hard: routed(rng, 0.4))
+    found = answers_routing(given, E, seed=0)
+    one = next(one for one in found.differences if one.what == "consistency")
+    assert one.difference.n_documents == len({one.item.operands for one in given}) < 400
+    assert "400 answers of kinds that have right and wrong ones" in one.difference.caveat
+
+
+def test_kinds_that_are_all_right_or_all_wrong_do_not_count_as_data():
+    given = answers(
+        400, lambda rng, wrong, hard: routed(rng, 0.4), wrong=lambda hard: 1.0 if hard else 0.0
+    )
+    found = answers_routing(given, E, seed=0)
+    assert found.right > 0 and found.wrong > 0
+    assert found.verdict == "inconclusive" and "0 items right" in str(found.reason)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from moetui.analyses.ablation import few_draws, unmatched
 from moetui.analyses.cold_load import loads
 from moetui.analyses.expert_ablation import UNUSED, ExpertAblation, expert_ablations
 from moetui.analyses.expert_removal import (
@@ -184,3 +185,11 @@ def test_means_over_layers_are_those_of_the_first_expert_of_each_role() -> None:
                 of_layers.setdefault(one.layer, one.delta_nll.value or 0.0)
         assert mean.value == pytest.approx(np.mean(list(of_layers.values())))
     assert found.n_documents == found.kl_documents == DOCUMENTS
+
+
+def test_few_draws_and_controls_that_are_not_near_in_frequency_are_told() -> None:
+    assert few_draws(20) is None and few_draws(19) is None
+    assert few_draws(4) == "4 draws: p cannot be below 0.2"
+    assert unmatched(0.1, [0.06, 0.19]) is None
+    assert "0.128 to 0.196, beside 0.004" in str(unmatched(0.004, [0.128, 0.196]))
+    assert unmatched(0.0, [0.01]) is not None and unmatched(0.1, []) is None

@@ -31,11 +31,11 @@ CORRECTED_RULE = (
     "missing. Models that differ: mixed"
 )
 WORDS = {
-    "circuits": "experts form paths of edges that token and document do not explain, and silencing "
-    "sources lowers the choice of their targets",
+    "circuits": "experts form paths of edges that neither token nor document alone explains, and "
+    "silencing sources lowers the choice of their targets",
     "causal edges": "some edges are causal, most of those tested are not",
-    "correlated": "experts of different layers go together beyond token and document, but no edge "
-    "was shown to be causal",
+    "correlated": "experts of different layers go together beyond what token or document alone "
+    "explains, but no edge was shown to be causal",
     "token identity": "experts of different layers go together no more than equal tokens explain",
     "none": "experts of different layers do not go together beyond chance",
     "mixed": "the models differ",
@@ -156,7 +156,10 @@ def _numbers(edges: ExpertEdges, causes: CausalEdges | None) -> str:
     ]
     lifts = sorted(e.evaluation.over_tokens for e in edges.edges if e.beaten == "both")
     if lifts:
-        told.append(f"{number(lifts[len(lifts) // 2])} times as often as among equal tokens")
+        told.append(
+            f"{number(lifts[len(lifts) // 2])} times as often as among equal tokens (median of "
+            "those picked)"
+        )
     longest = edges.paths.longest
     if longest.value:
         chance = "" if longest.p is None else f", p {probability(longest.p)} against random edges"

@@ -30,8 +30,9 @@ SEED_RULE = (
 )
 CORRECTED_RULE = (
     "mean over target tokens of the rank correlation of attention and routing, mean of layers > 0: "
-    "attention matters: it is above 0 beyond length, the token before and the hidden state "
-    f"(95 % interval over tokens, p ≤ {LEVEL:g}); shared causes: it is above 0, and beyond these "
+    "attention matters: beyond length, the token before and the hidden state it is above "
+    f"{MARGIN:g}, as much as their other forms may leave (95 % interval over tokens, "
+    f"p ≤ {LEVEL:g}); shared causes: it is above 0, and beyond these "
     f"within ±{MARGIN:g}; no relation: within ±{MARGIN:g} as it is; else unclear. Where models "
     "differ, every one is told. Inconclusive below a tenth of 30 contexts or 20 tokens, without "
     "an interval, or without attention"
@@ -145,15 +146,16 @@ def _answer(cells: Sequence[CellResult]) -> _Answer:
 
 
 def _outcome(raw: Statistic, beyond: Statistic) -> str:
-    if _above(beyond):
+    # What ranks do not take out of a common cause can leave a small rest that is surely above 0.
+    if _above(beyond, MARGIN):
         return "attention matters"
     if _above(raw) and equivalent(beyond, MARGIN).outcome == "equivalent":
         return "shared causes"
     return "no relation" if equivalent(raw, MARGIN).outcome == "equivalent" else "unclear"
 
 
-def _above(statistic: Statistic) -> bool:
-    above = statistic.ci_low is not None and statistic.ci_low > 0
+def _above(statistic: Statistic, least: float = 0.0) -> bool:
+    above = statistic.ci_low is not None and statistic.ci_low > least
     return above and statistic.p is not None and statistic.p <= LEVEL
 
 
