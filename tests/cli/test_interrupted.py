@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,6 +53,7 @@ def test_at_every_line_of_the_command_line(
     count: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["moetui", "schema", "--list"])
+    monkeypatch.setattr(entry.os, "_exit", sys.exit)
     with pytest.raises(SystemExit) as ended:
         try:
             interrupt_at(count, entry.__file__, moetui.cli.__file__)
@@ -60,6 +62,17 @@ def test_at_every_line_of_the_command_line(
             sys.settrace(None)
     err = capsys.readouterr().err.strip()
     assert (ended.value.code, err) in [(130, INTERRUPTED), (0, "")]
+
+
+def test_the_exit_code_is_130_wherever_python_was() -> None:
+    """Of an interrupt inside an `exec` of text Python remembers that it was not handled there."""
+    program = (
+        "import sys, moetui.cli, moetui.__main__ as entry\n"
+        "moetui.cli.run = lambda _: exec('import signal; signal.raise_signal(signal.SIGINT)')\n"
+        "entry.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.strip()) == (130, INTERRUPTED)
 
 
 @pytest.mark.parametrize("where", ["chosen", "targets", "_run_all"])
