@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+from contextlib import suppress
+from typing import NoReturn
+
+from moetui.errors import EXIT_INTERRUPTED, INTERRUPTED
 
 
 def main() -> None:
     """Run the command line; see `moetui --help`."""
-    from moetui.cli import run
+    try:
+        from moetui.cli import run
 
-    sys.exit(run(sys.argv[1:]))
+        code = run(sys.argv[1:])
+        # All is written and said: an interrupt of the interpreter's own end would only be noise.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    except KeyboardInterrupt:  # while the command line is imported, or has just returned
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        sys.stderr.write(f"\n{INTERRUPTED}\n")
+        code = EXIT_INTERRUPTED
+    if code == EXIT_INTERRUPTED:
+        _exit(code)
+    sys.exit(code)
+
+
+def _exit(code: int) -> NoReturn:
+    """End at once, with that code. Python would end by the signal, and not by the code, where the
+    interrupt struck inside an `exec` of text, as dataclasses use it while they are imported."""
+    for file in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # nobody reads any more
+            file.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,9 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
+INTERRUPTED = "interrupted: the same command starts again, a batch with --resume where it stopped"
+"""What is said of Ctrl-C where nothing more is known."""
+
 
 class MoetuiError(Exception):
     """A failure with a cause (`message`), a next step (`hint`) and the process exit code.
@@ -37,6 +40,12 @@ class TraceFileError(UsageError):
 
 class RunFailedError(MoetuiError):
     """The run itself failed: exit code 1."""
+
+
+class InterruptedRunError(MoetuiError):
+    """Ctrl-C, where there is more to say of it than that: exit code 130."""
+
+    exit_code = EXIT_INTERRUPTED
 
 
 class LostRankError(RunFailedError):

@@ -12,7 +12,15 @@ from typing import Any, NoReturn
 import click
 
 from moetui import __version__
-from moetui.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, MoetuiError, UsageError
+from moetui.errors import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    INTERRUPTED,
+    InterruptedRunError,
+    MoetuiError,
+    UsageError,
+)
 
 # Command → (module, one line for --help). The module has a click command of the same name.
 _COMMANDS = {
@@ -120,9 +128,18 @@ def _open_explorer(model: str, options: dict[str, bool]) -> NoReturn:
 
 def run(arguments: Sequence[str]) -> int:
     """Run moetui with `arguments`; the exit code. Errors are two lines on standard error."""
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        return _interrupted(INTERRUPTED)
+
+
+def _run(arguments: Sequence[str]) -> int:
     debug = "--debug" in arguments
     try:
         code = main.main(args=list(arguments), prog_name="moetui", standalone_mode=False)
+    except InterruptedRunError as error:
+        return _interrupted(f"{error.message}\nhint: {error.hint}")
     except MoetuiError as error:
         if debug:
             raise
@@ -132,17 +149,30 @@ def run(arguments: Sequence[str]) -> int:
         return _report(error.format_message().rstrip("."), f"see `{context} --help`", EXIT_USAGE)
     except click.ClickException as error:
         return _report(error.format_message(), "see `moetui --help`", error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        return EXIT_INTERRUPTED
+    except click.Abort as error:  # what click makes of Ctrl-C, and of a file that ends too early
+        if not isinstance(error.__cause__, EOFError):
+            return _interrupted(INTERRUPTED)
+        if debug:
+            raise
+        return _defect(error.__cause__)
     except Exception as error:  # a defect: still two lines, unless asked for more
         if debug:
             raise
-        return _report(
-            f"{type(error).__name__}: {error}",
-            "this is a defect; run again with `moetui --debug …` and report what it prints",
-            EXIT_FAILED,
-        )
+        return _defect(error)
     return int(code or 0)
+
+
+def _interrupted(told: str) -> int:
+    click.echo(told, err=True)
+    return EXIT_INTERRUPTED
+
+
+def _defect(error: Exception) -> int:
+    return _report(
+        f"{type(error).__name__}: {error}",
+        "this is a defect; run again with `moetui --debug …` and report what it prints",
+        EXIT_FAILED,
+    )
 
 
 def _report(message: str, hint: str, code: int) -> int:

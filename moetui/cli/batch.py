@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from moetui.cli.batch_config import config_of, read_options
+from moetui.errors import InterruptedRunError, MoetuiError
 
 if TYPE_CHECKING:
     from moetui.cli.batch_output import Output, Target
@@ -157,7 +158,11 @@ def batch(
     output_plan = targets(output, picked, name="all" if "all" in suites else "batch",
                           report=report, plans=export_plan, resume=resume)  # fmt: skip
     circumstances = {"seed": seed, "null_model": null_model, "resume": resume}
-    if not _run_all(picked, output_plan, progress, circumstances):
+    try:
+        whole = _run_all(picked, output_plan, progress, circumstances)
+    except KeyboardInterrupt:
+        raise _interrupted(output_plan) from None
+    if not whole:
         ctx.exit(1)
 
 
@@ -170,7 +175,6 @@ def _run_all(
     which all share: at the first that ends with one, mlx.launch ends the others, whatever they do.
     """
     from moetui.cli.batch_output import export_plans, write_report
-    from moetui.errors import MoetuiError
     from moetui.model.distributed import ranks
 
     group = ranks()
@@ -201,23 +205,22 @@ def _run(
     from moetui.cli.batch_progress import drawn
     from moetui.suites import run_prepared
 
-    try:
-        with drawn("off" if group.rank else progress) as watcher:
-            result = run_prepared(
-                suite, cells=place.cells, progress=watcher, ranks=group, **circumstances
-            )
-    except KeyboardInterrupt:
-        click.echo(_interrupted(place), err=True)
-        raise
+    with drawn("off" if group.rank else progress) as watcher:
+        result = run_prepared(
+            suite, cells=place.cells, progress=watcher, ranks=group, **circumstances
+        )
     if not group.rank:
         deliver(result, place)
     return result
 
 
-def _interrupted(place: Target) -> str:
-    if place.cells is None:
-        return "interrupted: with -o - nothing is kept"
-    return (
-        f"interrupted: finished cells are in {place.cells / '.cells'}\n"
-        "hint: the same command with --resume goes on from there"
+def _interrupted(output: Output) -> InterruptedRunError:
+    cells = output.targets[0].cells
+    if cells is None:
+        return InterruptedRunError(
+            "interrupted: with -o - nothing is kept", "give -o a folder, and --resume goes on"
+        )
+    return InterruptedRunError(
+        f"interrupted: finished cells are in {cells / '.cells'}",
+        "the same command with --resume goes on from there",
     )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
+from types import FrameType
 
 _OUT, _ERR = 1, 2
 
@@ -20,31 +22,51 @@ def quiet() -> Iterator[None]:
     Does nothing to the two on other threads than the main one: beside it, the explorer draws.
     """
     main = threading.current_thread() is threading.main_thread()
-    kept = [(number, _diverted(number)) for number in (_OUT, _ERR) if main]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for number, copy in kept:
+    with _diverted() if main else nullcontext(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def _diverted() -> Iterator[None]:
+    """Both files point to nowhere, and back again before an interrupt is raised: wherever that
+    strikes, also on the way in or out, what is said of it afterwards can be read."""
+    kept: dict[int, int] = {}
+    before = signal.getsignal(signal.SIGINT)
+
+    def restore() -> None:
+        for number, copy in kept.items():
             _flush(number)
-            if copy is not None:
-                os.dup2(copy, number)
-                os.close(copy)
+            os.dup2(copy, number)
 
+    def interrupted(number: int, frame: FrameType | None) -> None:
+        restore()
+        if callable(before):
+            before(number, frame)
 
-def _diverted(number: int) -> int | None:
-    """Point file `number` to nowhere; a copy of what it was, None when it is closed."""
+    if callable(before):
+        signal.signal(signal.SIGINT, interrupted)
     try:
-        copy = os.dup(number)
-    except OSError:
-        return None
+        for number in (_OUT, _ERR):
+            with suppress(OSError):  # it is closed
+                kept[number] = os.dup(number)
+                _divert(number)
+        yield
+    finally:
+        restore()
+        if callable(before):
+            signal.signal(signal.SIGINT, before)
+        for copy in kept.values():
+            os.close(copy)
+
+
+def _divert(number: int) -> None:
     _flush(number)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, number)
     os.close(nowhere)
-    return copy
 
 
 def _flush(number: int) -> None:
-    (sys.stdout if number == _OUT else sys.stderr).flush()
+    with suppress(RuntimeError):  # the interrupt struck while it was being written to
+        (sys.stdout if number == _OUT else sys.stderr).flush()

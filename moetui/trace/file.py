@@ -102,11 +102,12 @@ def write_atomically(path: Path, data: bytes) -> None:
         part.chmod(0o666 & ~umask)
         part.replace(path)
     except OSError as error:
-        if part is not None:
-            part.unlink(missing_ok=True)
         raise TraceFileError(
             f"cannot write {path}: {error.strerror}", "choose a folder that exists and is writable"
         ) from error
+    finally:
+        if part is not None:  # still there after a failure or an interrupt only
+            part.unlink(missing_ok=True)
 
 
 def open_trace(path: str | os.PathLike[str]) -> Trace:

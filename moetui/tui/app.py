@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from rich.text import Text
 from textual.app import App, SystemCommand
+from textual.events import Event, InputEvent
 from textual.screen import Screen
 
 from moetui.settings import Settings
@@ -51,6 +52,7 @@ class MoetuiApp(App[int]):
         self._result = result
         self._make_panes = panes or _shipped_panes
         self._show_traceback = debug
+        self.left = False
         for theme in THEMES.values():
             self.register_theme(theme)
         self.theme = THEMES[self.settings.theme].name
@@ -72,8 +74,14 @@ class MoetuiApp(App[int]):
 
     async def action_quit(self) -> None:
         """Leave at once: the engine is told to end, never waited for."""
+        self.left = True
         self.engine.close()
         self.exit(0)
+
+    async def on_event(self, event: Event) -> None:
+        """What is typed after the key that quits finds no explorer any more."""
+        if not (self.left and isinstance(event, InputEvent)):
+            await super().on_event(event)
 
     def action_switch_theme(self) -> None:
         """Dark to light, and back."""

@@ -206,3 +206,17 @@ def test_no_key_is_given_twice_and_every_action_exists() -> None:
         assert hasattr(owner, f"action_{name.removeprefix('app.')}"), key
     assert shown("left,h") == "← h"
     assert len({key.name for key in all_keys()}) == sum(len(group.keys) for group in GROUPS)
+
+
+async def test_after_the_key_that_quits_nothing_is_a_key_any_more() -> None:
+    """Typed in one go, each key is on its way before the one before it is done."""
+    async with staged(panes=None) as stage:
+        await stage.prompted()
+        for key in "qones/":
+            stage.app.simulate_key(key)
+        for _ in range(100):
+            await stage.pilot.pause(0.02)
+            if not stage.app.is_running:
+                break
+        assert stage.app.return_code == 0 and stage.app._exception is None
+        assert len(stage.app.screen_stack) <= 1

@@ -69,7 +69,7 @@ class ExplorerScreen(
         self.workspace = Workspace(panes)
         self._engine = engine
         self._model = model
-        self._stale = True
+        self._stale, self._left = True, False
         self._failure: Failure | None = None
         # The bundled model is there to be looked at: its first prompt runs by itself.
         self._pending: str | None = DEFAULT_PROMPT if model == DEMO else None
@@ -106,6 +106,8 @@ class ExplorerScreen(
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Whether `action` can be done now: while a prompt is typed, letters are letters."""
+        if self._left:
+            return False
         if action == "run_prompt":
             return self._typing
         if action == "unwind":
@@ -117,7 +119,8 @@ class ExplorerScreen(
         return isinstance(self.focused, Input)
 
     async def action_leave(self) -> None:
-        """Quit."""
+        """Quit; keys that are on their way already do nothing any more."""
+        self._left = True
         await self.app.action_quit()
 
     # -- what is on the screen ---------------------------------------------------------------
