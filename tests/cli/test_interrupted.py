@@ -71,7 +71,9 @@ def test_the_exit_code_is_130_wherever_python_was() -> None:
         "moetui.cli.run = lambda _: exec('import signal; signal.raise_signal(signal.SIGINT)')\n"
         "entry.main()\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=False, capture_output=True, text=True
+    )
     assert (done.returncode, done.stderr.strip()) == (130, INTERRUPTED)
 
 
