@@ -5,14 +5,21 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from _thread import interrupt_main
 from contextlib import suppress
-from typing import NoReturn
+from threading import Timer
+from typing import TYPE_CHECKING, NoReturn
 
 from moetui.errors import EXIT_INTERRUPTED, INTERRUPTED
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
 
 def main() -> None:
     """Run the command line; see `moetui --help`."""
+    sys.unraisablehook = _unraisable
+    sys.unraisablehook = _unraisable
     try:
         from moetui.cli import run
 
@@ -26,6 +33,16 @@ def main() -> None:
     if code == EXIT_INTERRUPTED:
         _exit(code)
     sys.exit(code)
+
+
+def _unraisable(what: UnraisableHookArgs) -> None:
+    """Python drops what is raised in a destructor: an interrupt comes again a moment later."""
+    if what.exc_type is KeyboardInterrupt:
+        again = Timer(0.01, interrupt_main)
+        again.daemon = True
+        again.start()
+    else:
+        sys.__unraisablehook__(what)
 
 
 def _exit(code: int) -> NoReturn:

@@ -198,5 +198,6 @@ def _described(overlap: Array, chance: ArrayLike) -> Statistic:
 
 def _caveat(prompts: int) -> str:
     if prompts < MIN_DOCUMENTS:
-        return f"loads of {prompts} prompts: {FEW}; a description, no claim"
+        counted = "1 prompt" if prompts == 1 else f"{prompts} prompts"
+        return f"loads of {counted}: {FEW}; a description, no claim"
     return f"loads of {prompts} prompts; one sequence is a description, no claim"

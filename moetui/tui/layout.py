@@ -106,14 +106,16 @@ def plan(
     tokens_height = _tokens_height(height)
     if maximised == TOKENS:
         return Plan((), (), (), roomy, roomy, None)
-    if maximised is None and recent and recent[0] == SUITES:
-        maximised = SUITES  # a page to read: beside others its tables would be torn apart
+    columns = 1 if width < _TWO_COLUMNS else 2 if width < _THREE_COLUMNS else 3
+    rows = 1 if height < _TWO_ROWS else 2
+    # Pages to read: beside others their tables would be torn apart.
+    pages = (SUITES,) if (columns, rows) == (3, 2) else (SUITES, DOSSIER)
+    if maximised is None and recent and recent[0] in pages:
+        maximised = recent[0]
     if maximised is None and dense:
         maximised = _chosen(_LENS + _MAP + _WHY + _DETAIL + _COLD + _COMPARE, recent)
     if maximised is not None:
         return Plan((maximised,), (COLUMNS,), (None,), roomy, roomy, tokens_height)
-    columns = 1 if width < _TWO_COLUMNS else 2 if width < _THREE_COLUMNS else 3
-    rows = 1 if height < _TWO_ROWS else 2
     slots, spans = _SLOTS[columns, rows]
     panes = tuple(_chosen(slot, recent) for slot in slots)
     heights: tuple[int | None, ...] = (None,)

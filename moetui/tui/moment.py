@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from moetui.analyses.alignment import Context
+from moetui.analyses.expert_dossier import DossierSoFar
 from moetui.analyses.expert_load import RunLoad
 from moetui.suites.live import SuiteRun
 from moetui.trace import Snapshot, Trace
@@ -50,11 +51,17 @@ def suite_run(snapshot: Snapshot) -> SuiteRun | None:
     return snapshot.finding if isinstance(snapshot.finding, SuiteRun) else None
 
 
+def dossier_of(snapshot: Snapshot) -> DossierSoFar | None:
+    """The dossier that the newest finding of `snapshot` is."""
+    return snapshot.finding if isinstance(snapshot.finding, DossierSoFar) else None
+
+
 @dataclass(frozen=True)
 class Moment:
     """Everything a pane may look at. `runs` holds the expert counts of each run so far, the newest
     last; `kept` is A, the token that others are compared with, None before one was kept; `choice`
-    is what would be changed next; `result` is the batch result that was opened, if one was."""
+    is what would be changed next; `result` is the batch result that was opened, if one was;
+    `dossier` is the newest one of the session, which other findings do not replace."""
 
     snapshot: Snapshot = field(default_factory=Snapshot)
     cursor: Cursor = field(default_factory=Cursor)
@@ -63,6 +70,12 @@ class Moment:
     kept: Context | None = None
     choice: Choice = field(default_factory=Choice)
     result: OpenedResult | None = None
+    dossier: DossierSoFar | None = None
+
+    @property
+    def dossier_so_far(self) -> DossierSoFar | None:
+        """The newest dossier, in the snapshot or kept."""
+        return dossier_of(self.snapshot) or self.dossier
 
     @property
     def located(self) -> tuple[Trace, int] | None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from moetui.analyses.alignment import Context
+from moetui.analyses.expert_dossier import DossierSoFar
 from moetui.analyses.expert_load import RunLoad, expert_counts, run_load
 from moetui.suites.live import SuiteRun
 from moetui.trace import NO_EXPERT, Phase, Recording, Snapshot
 from moetui.tui.change import Choice
-from moetui.tui.moment import Cursor, Mode, Moment, OpenedResult, suite_run
+from moetui.tui.moment import Cursor, Mode, Moment, OpenedResult, dossier_of, suite_run
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Session:
     paused. `runs` is the load of every prompt that was run, the newest last. `kept` is A, which the
     cursor's token is compared with. While `following`, the cursor stays on the newest token.
     `stopping` from the moment the engine was told to stop until it has: that may take a whole
-    forward pass. `result` is the batch result that was opened, or that a suite run here has found.
+    forward pass. `result` is the batch result that was opened, or that a suite run here has found;
+    `dossier` the newest dossier of an expert of this model.
     """
 
     def __init__(self, result: OpenedResult | None = None) -> None:
@@ -51,6 +53,7 @@ class Session:
         self.following = True
         self.runs: tuple[RunLoad, ...] = ()
         self.kept: Context | None = None
+        self.dossier: DossierSoFar | None = None
         # By prompt: the same prompt again is the same document again, not one more.
         self._finished: dict[bytes, RunLoad] = {}
         self._current: _Counted | None = None
@@ -59,7 +62,14 @@ class Session:
     def moment(self) -> Moment:
         """What the panes draw now."""
         return Moment(
-            self.shown, self.cursor, self.mode, self.runs, self.kept, self.choice, self.result
+            snapshot=self.shown,
+            cursor=self.cursor,
+            mode=self.mode,
+            runs=self.runs,
+            kept=self.kept,
+            choice=self.choice,
+            result=self.result,
+            dossier=self.dossier,
         )
 
     @property
@@ -169,6 +179,7 @@ class Session:
     def _show(self) -> None:
         before, now = self.shown, self.latest
         self.shown = now
+        self.dossier = dossier_of(now) or self.dossier
         self.runs = self._counted()
         if now.run != before.run:
             self.following = True
@@ -183,8 +194,8 @@ class Session:
             self._go_to_strongest()
 
     def _forget(self) -> None:
-        """Let go of A and of what is pinned: experts of another model are other experts."""
-        self.kept = None
+        """Let go of A, the dossier and what is pinned: another model has other experts."""
+        self.kept, self.dossier = None, None
         self.choice = replace(self.choice, pinned=())
         if self.mode is Mode.DIFFERENCE:
             self.mode = Mode.TOKEN

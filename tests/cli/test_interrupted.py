@@ -22,7 +22,8 @@ from moetui.trace.file import write_atomically
 
 
 @pytest.fixture(autouse=True)
-def default_signals() -> Iterator[None]:
+def default_signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     before = signal.getsignal(signal.SIGINT)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
@@ -47,8 +48,8 @@ def interrupt_at(count: int, *files: str | None) -> None:
     sys.settrace(trace)
 
 
-# The first line is that of `try` itself: Python is not inside it yet.
-@pytest.mark.parametrize("count", range(2, 40))
+# The first lines are those before `try`, and its own: Python is not inside it yet.
+@pytest.mark.parametrize("count", range(4, 40))
 def test_at_every_line_of_the_command_line(
     count: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -64,6 +65,13 @@ def test_at_every_line_of_the_command_line(
     assert (ended.value.code, err) in [(130, INTERRUPTED), (0, "")]
 
 
+def ended(program: str) -> tuple[int, str]:
+    """Exit code of a program, and what it says."""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    return done.returncode, done.stderr.strip()
+
+
 def test_the_exit_code_is_130_wherever_python_was() -> None:
     """Of an interrupt inside an `exec` of text Python remembers that it was not handled there."""
     program = (
@@ -71,10 +79,21 @@ def test_the_exit_code_is_130_wherever_python_was() -> None:
         "moetui.cli.run = lambda _: exec('import signal; signal.raise_signal(signal.SIGINT)')\n"
         "entry.main()\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], check=False, capture_output=True, text=True
+    assert ended(program) == (130, INTERRUPTED)
+
+
+def test_an_interrupt_in_a_destructor_is_not_lost() -> None:
+    program = (
+        "import signal, sys, time, moetui.cli, moetui.__main__ as entry\n"
+        "class Pressed:\n"
+        "    def __del__(self): signal.raise_signal(signal.SIGINT)\n"
+        "def run(_):\n"
+        "    Pressed()\n"
+        "    for _ in range(2000): time.sleep(0.01)\n"
+        "moetui.cli.run = run\n"
+        "entry.main()\n"
     )
-    assert (done.returncode, done.stderr.strip()) == (130, INTERRUPTED)
+    assert ended(program) == (130, INTERRUPTED)
 
 
 @pytest.mark.parametrize("where", ["chosen", "targets", "_run_all"])

@@ -220,8 +220,8 @@ def test_a_result_opens_without_a_model_and_exports_itself(terminal: Terminal) -
     terminal.start(command + "; echo exit=$?; sleep 600")
     terminal.wait("result", lambda s: "9 Suites" in s and "NO MODEL" in s and "Who decides?" in s)
     terminal.press("Right", "Right")
-    share = result.measures[1].statistic
-    numbers = f"{share.value:.3f}", f"[{share.ci_low:.3f}, {share.ci_high:.3f}]"
+    distance = result.measures[2].statistic
+    numbers = f"{distance.value:.3f}", f"[{distance.null_low:.3f}, {distance.null_high:.3f}]"
     terminal.wait("numbers", lambda s: all(number in s for number in numbers))
     terminal.press("e")
     path = terminal.wait("export", lambda _: next(terminal.home.glob("moetui-suites-*.json"), None))

@@ -14,11 +14,13 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from moetui.settings import Settings
+from moetui.trace import Phase
 from moetui.tui.app import MoetuiApp
 from moetui.tui.moment import OpenedResult
 from moetui.tui.screens.choose import ModelDialog
 from moetui.tui.screens.explorer import ExplorerScreen
 from tests.builders import make_trace
+from tests.fake_dossier import make_dossier
 from tests.fake_forward import FakeForward
 from tests.suites.sample import make_result
 from tests.tui.fake_engine import FakeEngine
@@ -188,3 +190,35 @@ def test_the_light_theme(snap_compare: Any) -> None:
         await played(pilot, engine)
 
     assert snap_compare(app, terminal_size=(120, 40), run_before=before)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+def test_the_steps_of_a_run(snap_compare: Any, size: tuple[int, int]) -> None:
+    # Steps that keep some of their experts and change them at one token.
+    whole = make_trace(T=24, N=12, E=32, k=4, prompt_tokens=9, seed=3)
+    token, layer = np.arange(24)[:, None, None], np.arange(12)[:, None]
+    ids = (np.arange(4) + token // 2 + 14 * (token > 15) + layer) % 32
+    engine = FakeEngine(replace(whole, expert_ids=ids.astype(np.int16)))
+    app = MoetuiApp(lambda: engine, "demo", settings=Settings(), debug=True)
+
+    async def before(pilot: Pilot[Any]) -> None:
+        await played(pilot, engine)
+        await pilot.press("g")
+        await shown(pilot, engine)
+
+    assert snap_compare(app, terminal_size=size, run_before=before)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize("finished", [True, False], ids=["done", "under-way"])
+def test_the_dossier_of_an_expert(snap_compare: Any, size: tuple[int, int], finished: bool) -> None:
+    app, engine = explorer()
+    found = make_dossier(engine.whole.model, finished=finished)
+
+    async def before(pilot: Pilot[Any]) -> None:
+        await played(pilot, engine)
+        await pilot.press("d")
+        engine.say(finding=found, phase=Phase.READY if finished else Phase.STUDYING)
+        await shown(pilot, engine)
+
+    assert snap_compare(app, terminal_size=size, run_before=before)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from moetui import suites
 from moetui.suites import live
 from moetui.suites.models import Loaded
 from moetui.suites.names import NAMES
@@ -63,7 +64,12 @@ async def test_the_dialog_tells_of_every_suite_what_it_asks_and_costs(
             "Does what attention adds decide" in stage.text and "minute of CPU time" in stage.text
         )
         for name in NAMES:
-            assert name in stage.text and " cells, about" in stage.text
+            assert name in stage.text and " cells, " in stage.text
+            # Nothing of it is cut: the end of the costs, and the last of the ways to run it.
+            cost = suites.suite(name, {"models": ["synthetic"]}).cost.split()
+            last = cost[-1] if len(" ".join(cost)) <= 240 else "--describe`)"
+            assert last in stage.text and "an earlier run finished: taken up" in stage.text
+            assert ("cells, no tokens to read" in stage.text) == (name == "anatomy")
             await stage.press("down")
         quick = next(line for line in stage.text.splitlines() if " cells, about" in line)
         await stage.press("right", "right")

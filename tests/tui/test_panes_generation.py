@@ -103,3 +103,33 @@ async def test_one_token_says_what_is_missing():
     pane = GenerationPane()
     async with staged(pane, moment=moment((0, 0, 0), prompt=1, steps=0)):
         assert "One token has no token before it" in " ".join("".join(rows(pane)).split())
+
+
+@pytest.mark.parametrize("width", [56, 78, 100])
+async def test_who_hands_over_is_never_cut_without_a_sign(width):
+    pane, shown = GenerationPane(), moment((7, 2, 0), E=64, k=8)
+    async with staged(pane, moment=shown, size=(width, 24)):
+        before, now = sets_at(shown, 7, 2)
+        line = rows(pane)[-1].rstrip()
+        whole = all(f"E{e}" in line.split("keeps")[1] for e in before ^ now)
+        assert whole or line.endswith("…")
+        assert f"keeps {len(before & now)} of 8" in line
+
+
+@pytest.mark.parametrize("width", [40, 58, 78, 100, 120])
+async def test_the_means_come_with_what_there_is_room_for(width):
+    pane, shown = GenerationPane(), moment(N=4)
+    async with staged(pane, moment=shown, size=(width, 24)):
+        line, view = rows(pane)[0], pane.view
+        assert f"generated {view.decoded.value:.3f}".replace("0.", ".") in line
+        assert ("in 4 steps" in line) == (width >= 78)
+        assert ("loads of 2 prompts" in line) == (width >= 100)
+
+
+@pytest.mark.parametrize("token", range(8, 13))
+async def test_the_cursor_never_hides_half_a_number(token):
+    pane, shown = GenerationPane(), moment((token, 0, 0), N=2, prompt=36)
+    async with staged(pane, moment=shown, size=(56, 20)):
+        numbers = rows(pane)[1].partition("mean")[0].replace("▼", " ").split()
+        assert set(numbers) <= {str(t) for t in range(0, 40, 5)} and "5" in numbers
+        assert ("10" in numbers) == (token not in (10, 11))

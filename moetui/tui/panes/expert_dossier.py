@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from math import exp
+from typing import ClassVar
+
+from textual.binding import Binding, BindingType
 
 from moetui.analyses.expert_dossier import DossierSoFar, ExpertDossier
-from moetui.stats import Statistic
+from moetui.stats import MIN_DOCUMENTS, Statistic
 from moetui.trace import Phase
 from moetui.tui.moment import Moment
 from moetui.tui.panes.pane import LinePane, wrapped
 from moetui.tui.panes.reasons import no_routing
 from moetui.tui.text import fitted, plain
 from moetui.tui.widgets.gauge import probability
-from moetui.tui.widgets.lines import Line, spread
+from moetui.tui.widgets.lines import Line, line_width, spread
 
 _WIDEST, _NARROWEST = 32, 22  # cells of a list
 _GAP = "  "
@@ -33,24 +36,33 @@ class ExpertDossierPane(LinePane[ExpertDossier]):
         "mean output through the model's own norm and head, beside that of the whole layer; its "
         "partners, how often a token that uses it uses them too, beside random sets of equally "
         "popular experts; and the rise of −ln p without it (nats a token), beside the same "
-        "without up to 20 random and 20 equally loaded experts. Esc stops; what is found stays."
+        "without up to 20 random and 20 equally loaded experts. [—] is an interval that too few "
+        "documents leave open. Esc stops; what is found stays. PgUp and PgDn turn the page where "
+        "it is longer than the pane."
     )
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("pageup", "page(-1)", "page up", show=False),
+        Binding("pagedown", "page(1)", "page down", show=False),
+    ]
+
+    _top = 0
+    _of: tuple[int, int] | None = None
 
     def view_of(self, moment: Moment) -> ExpertDossier | None:
         """The newest dossier."""
-        found = moment.snapshot.finding
-        return found.dossier if isinstance(found, DossierSoFar) else None
+        found = moment.dossier_so_far
+        return found.dossier if found is not None else None
 
     def depends_on(self, moment: Moment) -> object:
-        """The finding."""
-        return moment.snapshot.finding
+        """The dossier."""
+        return moment.dossier_so_far
 
     def empty_reason(self, moment: Moment) -> str:
         """Why there is none, and how to get one."""
-        model, found, cursor = moment.snapshot.model, moment.snapshot.finding, moment.cursor
+        model, found, cursor = moment.snapshot.model, moment.dossier_so_far, moment.cursor
         if model is None or not model.is_moe:
             return no_routing(moment)
-        if isinstance(found, DossierSoFar):
+        if found is not None:
             stopped = "" if self._going_on else ", stopped: d begins again"
             said = f"{found.doing}, {found.done} of {found.of}{stopped}"
             return f"E{found.expert} at L{found.layer}: {said}."
@@ -63,63 +75,95 @@ class ExpertDossierPane(LinePane[ExpertDossier]):
         )
 
     def lines(self, view: ExpertDossier) -> list[Line]:
+        """A page of it, or all of it; the last row says what d does and what is not in sight."""
+        if self._of != (view.layer, view.expert):
+            self._top, self._of = 0, (view.layer, view.expert)
+        rows, room = self._rows(view), self._room
+        self._top = max(0, min(self._top, len(rows) - room))
+        space: list[Line] = [()] * (room - len(rows))
+        shown = rows[self._top : self._top + room]
+        last = self._last(len(rows))
+        return [*shown, *space, last] if self.size.height > 1 else [last]
+
+    def action_page(self, by: int) -> None:
+        """Turn the page, a row of the one before staying in sight."""
+        if self.view is not None:
+            self._top += by * max(self._room - 1, 1)
+            self.draw()
+
+    @property
+    def _room(self) -> int:
+        return max(self.size.height - 1, 1)
+
+    def _rows(self, view: ExpertDossier) -> list[Line]:
         """Title, load, loss; then tokens, writing and partners side by side where it is wide."""
-        width, height = self.size
-        above = [self._title(view), *self._load(view), *self._loss(view), ()]
-        room = height - len(above) - 1
+        rows = [self._title(view), *self._load(view), *self._loss(view)]
         blocks = [self._triggers(view), self._writes(view), self._partners(view)]
-        across = max(min((width + len(_GAP)) // (_NARROWEST + len(_GAP)), len(blocks)), 1)
-        below: list[Line] = []
-        for start in range(0, len(blocks), across):
-            below += [*self._beside(blocks[start : start + across]), ()]
-        space: list[Line] = [()] * (room - len(below))
-        return [*[*above, *below[: max(room, 0)], *space][: max(height - 1, 0)], self._next()]
+        for start in range(0, len(blocks), self._across):
+            rows += [(), *self._beside(blocks[start : start + self._across])]
+        return rows
+
+    @property
+    def _across(self) -> int:
+        """How many lists stand side by side."""
+        width = self.size.width + len(_GAP)
+        return max(min(width // (_NARROWEST + len(_GAP)), 3), 1)
 
     @property
     def _column(self) -> int:
-        """Cells of a list: as many lists stand side by side as can."""
+        """Cells of a list."""
         width = self.size.width + len(_GAP)
-        across = max(min(width // (_NARROWEST + len(_GAP)), 3), 1)
-        return max(min(width // across - len(_GAP), _WIDEST), 1)
+        return max(min(width // self._across - len(_GAP), _WIDEST), 1)
 
     @property
     def _going_on(self) -> bool:
-        return self.moment.snapshot.phase is Phase.STUDYING
+        snapshot = self.moment.snapshot
+        return snapshot.phase is Phase.STUDYING and isinstance(snapshot.finding, DossierSoFar)
 
     def _title(self, view: ExpertDossier) -> Line:
-        paint, found = self.paint, self.moment.snapshot.finding
+        """Whose it is, and how far; what the layer has gives way to that."""
+        paint, found, width = self.paint, self.moment.dossier_so_far, self.size.width
         told = f"{view.load.n_documents} documents"
-        if isinstance(found, DossierSoFar) and not found.finished:
+        if found is not None and not found.finished:
             how = "Esc stops" if self._going_on else "stopped"
             told = f"{found.doing} {found.done}/{found.of} · {how}"
+        right: Line = ((told, paint.muted),)
         left: Line = ((f"E{view.expert} at L{view.layer}", paint.head),)
-        left = (*left, (f"  {view.top_k} of {view.num_experts} a token", paint.muted))
-        return spread(left, ((told, paint.muted),), self.size.width)
+        more: Line = (*left, (f"  {view.top_k} of {view.num_experts} a token", paint.muted))
+        fits = line_width(more) + line_width(right) < width
+        return spread(more if fits else left, right, width)
 
     def _load(self, view: ExpertDossier) -> list[Line]:
         share = _told(view.load, _percent)
         even = f"uniform {_percent(view.load.null_mean)}"
-        domains = ", ".join(f"{plain(d.domain)} {_percent(d.share.value)}" for d in view.domains)
+        domains = [f"{plain(d.domain)} {_told(d.share, _points)}" for d in view.domains]
+        sizes = [d.share.n_documents or 0 for d in view.domains]
+        each = f"% of the tokens of {_between(sizes)} documents each" if sizes else ""
         return [
             *self._fact("used by", share, f"of {view.load.n_tokens:,} tokens · {even}"),
-            *self._fact("", "", domains),
+            *self._fact("", "", f"{', '.join(domains)} {each}".strip()),
+            *(self._fact("", "", view.load.caveat) if view.load.caveat else []),
         ]
 
     def _loss(self, view: ExpertDossier) -> list[Line]:
-        """ΔNLL beside both kinds of controls, and whether it is as good as none."""
+        """ΔNLL beside both kinds of controls, whether it is as good as none, and where it is."""
         causal = view.causal
         if causal is None:
             return self._fact("without it", "—", "the loss is not measured yet")
         delta = f"{_told(causal.delta_nll, _nats)} nats a token"
         judged = f"within ±{causal.equivalence.margin:g} nats: {causal.equivalence.outcome}"
         lines = self._fact("without it", delta, judged)
-        for name, beside in (("random", causal.delta_nll), ("of like load", causal.matched)):
-            band = f"[{_nats(beside.null_low)}, {_nats(beside.null_high)}]"
-            p = "—" if beside.p is None else f"{beside.p:.3f}"
-            lines += self._fact("", "", f"experts {name}: {_nats(beside.null_mean)} {band}, p {p}")
+        random, matched = _controls(causal.delta_nll), _controls(causal.matched)
+        controls = {"random": random, "of like load": matched}
+        if random == matched:  # the layer has so few that either are all the others
+            controls = {"random and of like load": random}
+        for name, told in controls.items():
+            lines += self._fact("", "", f"experts {name}: {told}")
         if causal.delta_nll.caveat:
             lines += self._fact("", "", causal.delta_nll.caveat)
-        return lines
+        by_domain = sorted(causal.domains, key=lambda d: -(d.delta_nll.value or 0.0))
+        told = ", ".join(f"{plain(d.domain)} {_told(d.delta_nll, _short)}" for d in by_domain)
+        return [*lines, *(self._fact("", "", told) if told else [])]
 
     def _fact(self, name: str, value: str, note: str) -> list[Line]:
         """A name, what is claimed, and what stands beside it, in as many rows as it needs."""
@@ -136,10 +180,14 @@ class ExpertDossierPane(LinePane[ExpertDossier]):
         """Tokens by lift."""
         found = view.triggers.experts[0] if view.triggers.experts else None
         tokens = found.tokens if found is not None else ()
-        count = found.discovered if found is not None else 0
+        tried = f"{view.triggers.token_ids:,} tokens"
+        if found is None or not tokens:
+            return self._block("tokens", "lift", [], f"none of {tried} stands out")
         rows = [self._row(plain(one.token), _told(one.lift, _times)) for one in tokens]
-        none = f"none of {view.triggers.token_ids} tokens stands out"
-        return self._block("tokens", f"{count}, lift", rows, none)
+        told = f"{found.discovered:,} of {tried} stand out"
+        if any(one.lift.ci_low is None for one in tokens):
+            told += f"; [—]: in fewer than {MIN_DOCUMENTS} documents"
+        return self._block("tokens", "lift", rows, told)
 
     def _writes(self, view: ExpertDossier) -> list[Line]:
         """Tokens that it writes, beside the layer."""
@@ -150,8 +198,11 @@ class ExpertDossierPane(LinePane[ExpertDossier]):
             self._row(plain(one.text), f"{_p(one.logprob)} ({_p(one.typical)})")
             for one in writes.tokens
         ]
-        agree = f"halves agree {_points(writes.agreement.value)} %"
-        return self._block("writes", agree, rows, "")
+        agree = writes.agreement
+        told = f"halves agree {_points(agree.value)}%"
+        if agree.null_mean is not None:
+            told += f" (chance {100 * agree.null_mean:.2g}%)"
+        return self._block("writes", "p (layer)", rows, f"{told}; of {writes.n_tokens:,} tokens")
 
     def _partners(self, view: ExpertDossier) -> list[Line]:
         """Who comes along more, and less, than by chance."""
@@ -161,16 +212,20 @@ class ExpertDossierPane(LinePane[ExpertDossier]):
         for one in view.partners:
             told = f"{_told(one.together, _points)} ({_points(one.together.null_mean)}) %"
             rows.append(self._row(f"E{one.expert}", told))
-        return self._block("partners", "share (chance)", rows, "the layer has no other expert")
+        if not rows:
+            return self._block("partners", "", [], "the layer has no other expert")
+        told = f"of its {view.partners[0].together.n_tokens or 0:,} tokens"
+        return self._block("partners", "share (chance)", rows, told)
 
-    def _block(self, title: str, note: str, rows: Sequence[Line], none: str) -> list[Line]:
+    def _block(self, title: str, note: str, rows: Sequence[Line], below: str) -> list[Line]:
+        """A list under its title; below it what holds for all of it, or why it is empty."""
         paint = self.paint
         head = spread(((title, paint.head),), ((note, paint.muted),), self._column)
-        if rows:
-            return [head, *rows]
+        told = [fitted(row, self._column) for row in wrapped(below, self._column)] if below else []
         return [
-            head,
-            *(((fitted(row, self._column), paint.muted),) for row in wrapped(none, self._column)),
+            (*head, (" " * (self._column - line_width(head)), paint.text)),
+            *rows,
+            *(((row, paint.muted),) for row in told),
         ]
 
     def _row(self, name: str, value: str) -> Line:
@@ -189,11 +244,17 @@ class ExpertDossierPane(LinePane[ExpertDossier]):
             lines.append(line)
         return lines
 
-    def _next(self) -> Line:
-        """What d would do now."""
-        paint, cursor = self.paint, self.moment.cursor
+    def _last(self, rows: int) -> Line:
+        """What d would do now; where it is not all in sight, which rows are."""
+        paint, cursor, width = self.paint, self.moment.cursor, self.size.width
+        hidden = rows > self._room
+        sight = f"{self._top + 1}-{self._top + self._room} of {rows} rows · PgUp PgDn"
         told = f" dossier of E{cursor.expert} at L{cursor.layer}"
-        return (("d", paint.head), (fitted(told, max(self.size.width - 1, 0)), paint.muted))
+        room = width - 1 - (len(sight) + 2 if hidden else 0)
+        left: Line = (("d", paint.head), (fitted(told, room), paint.muted)) if room > 2 else ()
+        if not hidden:
+            return left
+        return (*left, ("  " if left else "", paint.muted), (sight, paint.head))
 
 
 def _percent(value: float | None) -> str:
@@ -201,7 +262,20 @@ def _percent(value: float | None) -> str:
 
 
 def _p(logprob: float) -> str:
-    return probability(exp(logprob))
+    p = exp(logprob)
+    return "<.001" if p < 0.0005 else probability(p)
+
+
+def _between(sizes: Sequence[int]) -> str:
+    low, high = min(sizes), max(sizes)
+    return f"{low}" if low == high else f"{low}-{high}"
+
+
+def _controls(beside: Statistic) -> str:
+    """What the same does to other experts."""
+    p = "—" if beside.p is None else f"{beside.p:.3f}"
+    band = f"[{_nats(beside.null_low)}, {_nats(beside.null_high)}]"
+    return f"{_nats(beside.null_mean)} {band}, p {p}"
 
 
 def _times(value: float | None) -> str:
@@ -216,8 +290,14 @@ def _nats(value: float | None) -> str:
     return "—" if value is None else f"{value:+.4f}"
 
 
+def _short(value: float | None) -> str:
+    return "—" if value is None else f"{value:+.2f}"
+
+
 def _told(found: Statistic, form: Callable[[float | None], str]) -> str:
-    """A value with its interval."""
+    """A value with its interval, [—] where there is none."""
+    if found.value is None:
+        return "—"
     if found.ci_low is None or found.ci_high is None:
-        return form(found.value)
+        return f"{form(found.value)} [—]"
     return f"{form(found.value)} [{form(found.ci_low)}, {form(found.ci_high)}]"

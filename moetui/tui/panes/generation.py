@@ -8,6 +8,7 @@ from functools import partial
 from threading import Thread
 
 import numpy as np
+from rich.cells import cell_len
 from textual.message import Message
 
 from moetui.analyses.expert_load import total_load
@@ -17,7 +18,6 @@ from moetui.trace import Phase
 from moetui.tui.moment import Moment
 from moetui.tui.palette import BARS, LEVELS
 from moetui.tui.panes.linked import LayerPane
-from moetui.tui.panes.pane import wrapped
 from moetui.tui.panes.reasons import no_routing
 from moetui.tui.text import fitted, plain
 from moetui.tui.widgets.axes import ExpertAxis, LayerAxis
@@ -107,22 +107,38 @@ class GenerationPane(LayerPane[GenerationSteps]):
     def heading(self, view: GenerationSteps) -> tuple[Line, Line]:
         """The means beside their chance; the tokens."""
         paint, width = self.paint, self.size.width
-        parts = (("generated", view.decoded), ("prompt", view.prefill))
-        told = " · ".join(f"{name} {_beside(of)}" for name, of in parts if of.value is not None)
-        left: Line = (("kept: ", paint.muted), (told, paint.head))
-        title = spread(left, ((view.caveat.partition(";")[0], paint.muted),), width)
+        title = self._means(view, width)
         axis = self._tokens(view)
         step = -(-_TICK // axis.width)
-        marks = [((t - axis.first) * axis.width, str(t)) for t in axis.experts if t % step == 0]
-        line = ticks(marks, axis.cells)
+        # Not a number in the middle of which the mark of the cursor would stand.
+        numbered = [t for t in axis.experts if not t % step and not self._inside(t, axis.width)]
+        marks = [((t - axis.first) * axis.width, str(t)) for t in numbered]
+        line, column = ticks(marks, axis.cells), axis.column_of(self.moment.cursor.token)
         indent = " " * self.label_width(view)
         heads = f"{'mean (chance)':>{_MEANS}}" if self._has_means else ""
-        column = axis.column_of(self.moment.cursor.token)
         if column is None:
             return title, ((indent + line + heads, paint.muted),)
         at = column * axis.width
         before, after = indent + line[:at], line[at + 1 :] + heads
         return title, ((before, paint.muted), ("▼", paint.head), (after, paint.muted))
+
+    def _inside(self, token: int, width: int) -> bool:
+        """Whether the cursor's column is among those that the number of `token` takes."""
+        return 0 <= (self.moment.cursor.token - token) * width < len(str(token))
+
+    def _means(self, view: GenerationSteps, width: int) -> Line:
+        """Both means, and as much of their sizes and of the caveat as there is room for."""
+        paint = self.paint
+        parts = (("generated", view.decoded), ("prompt", view.prefill))
+        known = [(name, of) for name, of in parts if of.value is not None]
+        told = " · ".join(f"{name} {_beside(of)}" for name, of in known)
+        sized = " · ".join(f"{name} {_beside(of)} in {of.n_tokens} steps" for name, of in known)
+        claim = view.caveat.partition(";")[0]
+        for text, note in ((sized, claim), (sized, claim.partition(":")[0]), (sized, "")):
+            left: Line = (("kept: ", paint.muted), (text, paint.head))
+            if line_width(left) + len(note) < width:
+                return spread(left, ((note, paint.muted),), width)
+        return (("kept: ", paint.muted), (fitted(told, max(width - 6, 0)), paint.head))
 
     def layer_rows(self, view: GenerationSteps, axis: LayerAxis) -> list[Line]:
         """A bar for each step, and the mean of the layer."""
@@ -188,12 +204,12 @@ class GenerationPane(LayerPane[GenerationSteps]):
         at = view.layers.index(cursor.layer)
         step, k = view.handoffs[cursor.token - 1][at], view.top_k[at]
         kept = round(view.overlap[cursor.token - 1][at] * k)
-        told = f"keeps {kept} of {k} (chance {view.chance[at] * k:.1f})"
-        gone = " ".join(f"−E{e}" for e in step.left)
-        came = " ".join(f"+E{e}" for e in step.came)
-        line = f"{told}  {gone} {came}".rstrip()
-        rows = wrapped(line, max(self.size.width - len(where), 1))
-        return ((where, paint.muted), (rows[0], paint.head))
+        who = " ".join([*(f"−E{e}" for e in step.left), *(f"+E{e}" for e in step.came)])
+        line = f"keeps {kept} of {k} (chance {view.chance[at] * k:.1f})  {who}".rstrip()
+        room = max(self.size.width - cell_len(where), 0)
+        if cell_len(line) > room:  # at the right end of the layer's row stands its chance too
+            line = f"keeps {kept} of {k}  {who}".rstrip()
+        return ((where, paint.muted), (fitted(line, room), paint.head))
 
     @property
     def _has_means(self) -> bool:

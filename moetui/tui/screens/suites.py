@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import ComposeResult, SystemCommand
@@ -39,6 +40,7 @@ else:
 PRESETS: tuple[Preset | None, ...] = ("quick", None, "full")
 FOLDER = "results"
 _BEAT_S = 1.0
+_COST = 240  # characters, so that the whole dialog stands on 80 × 24
 
 
 @dataclass(frozen=True)
@@ -121,8 +123,13 @@ def about(choice: SuiteChoice, model: ModelInfo) -> Content:
     tokens = sum(cell.tokens or 0 for cell in cells)
     more = " or more" if any(cell.tokens is None for cell in cells) else ""
     models = f"{len(refs)} models, " if len(refs) > 1 else ""
-    told = f"{models}{len(cells)} cells, about {tokens:,} tokens{more}"
-    return Content.assemble((chosen.question, "bold"), f"\n{told}\n", (chosen.cost, "$secondary"))
+    read = f"about {tokens:,} tokens{more}" if tokens or more else "no tokens to read"
+    told = f"{models}{len(cells)} cells, {read}"
+    cost = chosen.cost
+    if len(cost) > _COST:
+        more = f" … (all of it: `moetui batch {choice.name} --describe`)"
+        cost = shorten(cost, _COST, placeholder=more)
+    return Content.assemble((chosen.question, "bold"), f"\n{told}\n", (cost, "$secondary"))
 
 
 def _ways(choice: SuiteChoice, model: ModelInfo) -> Content:
