@@ -21,6 +21,7 @@ from moetui.tui.widgets.lines import Line, line_width, spread
 
 _WIDEST, _NARROWEST = 32, 22  # cells of a list
 _GAP = "  "
+_INDENT = 11  # cells before what is told of a fact
 
 
 class ExpertDossierPane(LinePane[ExpertDossier]):
@@ -138,10 +139,12 @@ class ExpertDossierPane(LinePane[ExpertDossier]):
         even = f"uniform {_percent(view.load.null_mean)}"
         domains = [f"{plain(d.domain)} {_told(d.share, _points)}" for d in view.domains]
         sizes = [d.share.n_documents or 0 for d in view.domains]
-        each = f"% of the tokens of {_between(sizes)} documents each" if sizes else ""
+        if domains:
+            domains[-1] += " %"
+            domains.append(f"{_between(sizes)} documents each")
         return [
             *self._fact("used by", share, f"of {view.load.n_tokens:,} tokens · {even}"),
-            *self._fact("", "", f"{', '.join(domains)} {each}".strip()),
+            *self._listed(domains),
             *(self._fact("", "", view.load.caveat) if view.load.caveat else []),
         ]
 
@@ -162,12 +165,23 @@ class ExpertDossierPane(LinePane[ExpertDossier]):
         if causal.delta_nll.caveat:
             lines += self._fact("", "", causal.delta_nll.caveat)
         by_domain = sorted(causal.domains, key=lambda d: -(d.delta_nll.value or 0.0))
-        told = ", ".join(f"{plain(d.domain)} {_told(d.delta_nll, _short)}" for d in by_domain)
-        return [*lines, *(self._fact("", "", told) if told else [])]
+        parts = [f"{plain(d.domain)} {_told(d.delta_nll, _short)}" for d in by_domain]
+        return [*lines, *self._listed(parts)]
+
+    def _listed(self, items: Sequence[str]) -> list[Line]:
+        """Items with commas, in rows that begin with an item."""
+        room = max(self.size.width - _INDENT, 1)
+        rows: list[str] = []
+        for item in items:
+            if rows and len(rows[-1]) + 2 + len(item) < room:
+                rows[-1] += f", {item}"
+            else:
+                rows[-1:] = [f"{rows[-1]},", item] if rows else [item]
+        return [((" " * _INDENT + fitted(row, room), self.paint.muted),) for row in rows]
 
     def _fact(self, name: str, value: str, note: str) -> list[Line]:
         """A name, what is claimed, and what stands beside it, in as many rows as it needs."""
-        paint, width, indent = self.paint, max(self.size.width, 12), 11
+        paint, width, indent = self.paint, max(self.size.width, 12), _INDENT
         if not value or not note or len(value) + indent + len(note) + 2 <= width:
             rows = wrapped(note, max(width - indent - (len(value) + 2 if value else 0), 1))
             gap = "  " if value else ""
