@@ -11,11 +11,13 @@ Importing the package costs nothing: mlx and transformers are imported on the fi
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
+TYPE_CHECKING = False  # not from typing: before the command line begins, nothing takes a while
 if TYPE_CHECKING:
+    from typing import Any
+
     from moetui.analyses.virtual_router import VirtualExpertRouter
     from moetui.errors import MoetuiError
     from moetui.model import Model, load

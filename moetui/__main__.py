@@ -1,33 +1,32 @@
-"""`python -m moetui` and the `moetui` console script."""
+"""`python -m moetui` and the `moetui` console script.
+
+Nothing that takes a while is imported outside of `main`: an interrupt there would be a traceback.
+"""
 
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from _thread import interrupt_main
-from contextlib import suppress
-from threading import Timer
-from typing import TYPE_CHECKING, NoReturn
 
 from moetui.errors import EXIT_INTERRUPTED, INTERRUPTED
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
+    from typing import NoReturn
 
 
 def main() -> None:
     """Run the command line; see `moetui --help`."""
-    sys.unraisablehook = _unraisable
     sys.unraisablehook = _unraisable
     try:
         from moetui.cli import run
 
         code = run(sys.argv[1:])
         # All is written and said: an interrupt of the interpreter's own end would only be noise.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _ignore_interrupts()
     except KeyboardInterrupt:  # while the command line is imported, or has just returned
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _ignore_interrupts()
         sys.stderr.write(f"\n{INTERRUPTED}\n")
         code = EXIT_INTERRUPTED
     if code == EXIT_INTERRUPTED:
@@ -35,8 +34,17 @@ def main() -> None:
     sys.exit(code)
 
 
+def _ignore_interrupts() -> None:
+    from signal import SIG_IGN, SIGINT, signal
+
+    signal(SIGINT, SIG_IGN)
+
+
 def _unraisable(what: UnraisableHookArgs) -> None:
     """Python drops what is raised in a destructor: an interrupt comes again a moment later."""
+    from _thread import interrupt_main
+    from threading import Timer
+
     if what.exc_type is KeyboardInterrupt:
         again = Timer(0.01, interrupt_main)
         again.daemon = True
@@ -48,6 +56,8 @@ def _unraisable(what: UnraisableHookArgs) -> None:
 def _exit(code: int) -> NoReturn:
     """End at once, with that code. Python would end by the signal, and not by the code, where the
     interrupt struck inside an `exec` of text, as dataclasses use it while they are imported."""
+    from contextlib import suppress
+
     for file in (sys.stdout, sys.stderr):
         with suppress(OSError):  # nobody reads any more
             file.flush()
