@@ -305,7 +305,7 @@ def _nats(value: float | None) -> str:
 
 
 def _short(value: float | None) -> str:
-    return "—" if value is None else f"{value:+.2f}"
+    return "—" if value is None else f"{value:+.3f}"
 
 
 def _told(found: Statistic, form: Callable[[float | None], str]) -> str:
