@@ -1,18 +1,52 @@
-"""A fast BLAS for mlx on Linux: the wheel links the reference one, ten times slower.
+"""How mlx is imported: with a fast BLAS on Linux, and never halfway.
 
-A library loaded with RTLD_GLOBAL before mlx is imported takes its place.
+The wheel links the reference BLAS, ten times slower; a library loaded with RTLD_GLOBAL before mlx
+is imported takes its place.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 
-def load_fast_blas() -> str | None:
+def import_mlx() -> str | None:
+    """Import mlx; the name of the BLAS that was loaded before it, None for its own.
+
+    Ctrl-C is held back meanwhile: mlx aborts the process where it strikes inside.
+    """
+    with _interrupts_held():
+        loaded = _load_fast_blas()
+        import mlx.core  # noqa: F401
+    return loaded
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """An interrupt that comes in here is raised at the end. On other threads than the main one
+    none ever is."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    held: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGINT, lambda number, frame: held.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if held:
+            before(*held[0])
+
+
+def _load_fast_blas() -> str | None:
     """Load MKL (extra `fast`) or else the system's OpenBLAS; the name of what was loaded.
 
     Does nothing off Linux, when mlx is already imported, or beside torch, which brings its own

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from moetui.errors import LostRankError, RunFailedError
-from moetui.model.blas import load_fast_blas
+from moetui.model.blas import import_mlx
 
 # What mlx.launch (ring, JACCL, NCCL) and the launchers of MPI tell every process.
 _RANK_VARIABLES = ("MLX_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
@@ -74,7 +74,7 @@ def ranks() -> Group:
     """
     if not any(name in os.environ for name in _RANK_VARIABLES) or _launch_of_one():
         return Group()
-    load_fast_blas()
+    import_mlx()
     import mlx.core as mx
 
     try:

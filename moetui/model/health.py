@@ -117,9 +117,9 @@ def _device() -> Device:
 
 
 def _speed() -> Speed:
-    from moetui.model.blas import load_fast_blas
+    from moetui.model.blas import import_mlx
 
-    loaded = load_fast_blas()
+    loaded = import_mlx()
     import mlx.core as mx
 
     a = mx.random.normal((_SIZE, _SIZE), key=mx.random.key(0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from moetui.model.blas import load_fast_blas
+from moetui.model.blas import import_mlx
 from moetui.model.checkpoint import Checkpoint, look_at
 from moetui.model.digest import digest
 from moetui.model.locate import locate
@@ -20,7 +20,7 @@ def identity(model: str | os.PathLike[str]) -> str:
     """
     folder = locate(model)
     checkpoint = look_at(folder)
-    load_fast_blas()
+    import_mlx()
     import mlx.core as mx
 
     from moetui.model.backend import backend

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from moetui.errors import ModelError
-from moetui.model.blas import load_fast_blas
+from moetui.model.blas import import_mlx
 from moetui.model.checkpoint import Checkpoint, check
 from moetui.model.files import first_line
 from moetui.model.locate import locate
@@ -42,12 +42,12 @@ def load(
     shape = initialisation.shape(name) if initialisation else None
     folder = locate(model, download=download)
     progress("importing mlx")
-    load_fast_blas()
     # transformers would otherwise advise on standard error to install torch.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     checkpoint = check(folder)
     require_memory(checkpoint, name)
+    import_mlx()
     from moetui.model.architecture import embedding_rows
     from moetui.model.draw import Drawing
     from moetui.model.tokenizer import check_vocabulary, read_tokenizer

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
@@ -19,6 +18,7 @@ import moetui.cli.batch
 from moetui.cli import run
 from moetui.errors import INTERRUPTED
 from moetui.trace.file import write_atomically
+from tests.interrupts import interrupt_at
 
 
 @pytest.fixture(autouse=True)
@@ -29,23 +29,6 @@ def default_signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     sys.settrace(None)
     signal.signal(signal.SIGINT, before)
-
-
-def interrupt_at(count: int, *files: str | None) -> None:
-    """Have Ctrl-C pressed before the n-th line that is executed of these files."""
-    seen = 0
-
-    def trace(frame: FrameType, event: str, _: Any) -> Any:
-        nonlocal seen
-        if frame.f_code.co_filename not in files:
-            return None
-        if event == "line":
-            seen += 1
-            if seen == count:
-                signal.raise_signal(signal.SIGINT)
-        return trace
-
-    sys.settrace(trace)
 
 
 # The first lines are those before `try`, and its own: Python is not inside it yet.
@@ -94,6 +77,22 @@ def test_an_interrupt_in_a_destructor_is_not_lost() -> None:
         "entry.main()\n"
     )
     assert ended(program) == (130, INTERRUPTED)
+
+
+def test_an_interrupt_inside_the_import_of_mlx_comes_when_that_is_whole() -> None:
+    program = (
+        "import signal, sys\n"
+        "from moetui.model.blas import import_mlx\n"
+        "def hook(event, arguments):\n"
+        "    if event == 'import' and arguments[0] == 'mlx.core':\n"
+        "        signal.raise_signal(signal.SIGINT)\n"
+        "sys.addaudithook(hook)\n"
+        "try:\n"
+        "    import_mlx()\n"
+        "except KeyboardInterrupt:\n"
+        "    sys.exit('whole' if 'mlx.core' in sys.modules else 'halfway')\n"
+    )
+    assert ended(program) == (1, "whole")
 
 
 @pytest.mark.parametrize("where", ["chosen", "targets", "_run_all"])

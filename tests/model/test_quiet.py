@@ -6,13 +6,12 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from types import FrameType
-from typing import Any
 
 import pytest
 
 from moetui.model import quiet as module
 from moetui.model.quiet import quiet
+from tests.interrupts import interrupt_at
 
 
 def places() -> list[tuple[int, int]]:
@@ -20,38 +19,22 @@ def places() -> list[tuple[int, int]]:
     return [(os.fstat(number).st_dev, os.fstat(number).st_ino) for number in (1, 2)]
 
 
-@pytest.fixture
-def interrupt_at() -> Iterator[Any]:
-    """Have Ctrl-C pressed before the n-th line that is executed of the module."""
-    seen = 0
-
-    def at(count: int) -> None:
-        def trace(frame: FrameType, event: str, _: Any) -> Any:
-            nonlocal seen
-            if frame.f_code.co_filename != module.__file__:
-                return None
-            if event == "line":
-                seen += 1
-                if seen == count:
-                    signal.raise_signal(signal.SIGINT)
-            return trace
-
-        sys.settrace(trace)
-
+@pytest.fixture(autouse=True)
+def default_signals() -> Iterator[None]:
     before, traced = signal.getsignal(signal.SIGINT), sys.gettrace()
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield at
+    yield
     sys.settrace(traced)
     signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("count", range(1, 60))
 def test_wherever_ctrl_c_strikes_standard_error_is_back_when_it_is_told(
-    count: int, interrupt_at: Any
+    count: int,
 ) -> None:
     before, interrupted, inside = places(), False, None
     try:
-        interrupt_at(count)
+        interrupt_at(count, module.__file__)
         with quiet():
             inside = places()
     except KeyboardInterrupt:
