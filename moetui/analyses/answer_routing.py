@@ -178,10 +178,15 @@ def _difference(
         nothing = Statistic(n_documents=int(known.sum()), caveat="answers of one kind only")
         return AnswerDifference(what=what, right=nothing, wrong=nothing, difference=nothing)
 
-    def mean(rows: NDArray[np.bool_]) -> Statistic:
-        own = value[rows]
-        intervals = document_intervals(ratio_of_sums(own, np.ones(len(own))), len(own), seed=seed)
-        return intervals.statistic()
+    about = pairs[known]
+
+    def over_pairs(
+        rows: NDArray[np.bool_], over: Numbers, under: Numbers, caveat: str | None = None
+    ) -> Statistic:
+        of = np.unique(about[rows], return_inverse=True)[1]
+        sums = (np.bincount(of, one[rows]) for one in (over, under))
+        found = document_intervals(ratio_of_sums(*sums), int(of.max()) + 1, seed=seed)
+        return found.statistic(caveat=caveat)
 
     strata = Strata.of(kind)
 
@@ -191,7 +196,8 @@ def _difference(
 
     wrong, spread = centred((~good).astype(float)), centred(value)
     weight = float((wrong**2).sum())
-    right_mean, wrong_mean = mean(good), mean(~good)
+    ones = np.ones(len(value))
+    right_mean, wrong_mean = over_pairs(good, value, ones), over_pairs(~good, value, ones)
     if not weight:
         nothing = Statistic(n_documents=len(value), caveat="no kind has right and wrong answers")
         return AnswerDifference(what=what, right=right_mean, wrong=wrong_mean, difference=nothing)
@@ -203,12 +209,13 @@ def _difference(
         seed=seed,
     )
     telling = wrong != 0
-    of = np.unique(pairs[known][telling], return_inverse=True)[1]
-    sums = (np.bincount(of, one[telling]) for one in (wrong * spread, wrong**2))
-    intervals = document_intervals(ratio_of_sums(*sums), int(of.max()) + 1, seed=seed)
-    found = intervals.statistic(
-        caveat=f"{int(telling.sum())} answers of kinds that have right and wrong ones; within "
-        "kinds, whose means are taken as given; interval over pairs of numbers"
+    found = over_pairs(
+        telling,
+        wrong * spread,
+        wrong**2,
+        f"{int(telling.sum())} answers of kinds that have right and wrong ones; within kinds, "
+        "whose means are taken as given; interval over pairs of numbers, while p exchanges single "
+        "answers",
     )
     return AnswerDifference(
         what=what,

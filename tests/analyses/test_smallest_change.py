@@ -104,3 +104,14 @@ def test_a_search_cut_short_still_does_it_and_says_how_far_it_may_be_off() -> No
     assert cut.lowest <= whole.norm * (1 + 1e-6) <= cut.norm * (1 + 2e-6)
     after = s + G @ cut.delta
     assert (after > after[expert] + 1e-7).sum() <= 7
+
+
+def test_with_a_margin_the_pair_formula_puts_the_expert_so_far_above_the_last_one():
+    rng = np.random.default_rng(8)
+    s, G = rng.normal(size=6), rng.normal(size=(6, 4))
+    order = np.argsort(-s)
+    last, expert = int(order[1]), int(order[3])
+    for margin in (0.0, 0.3):
+        delta = pair_change(s, G, expert, order[:2].tolist(), margin=margin).last
+        after = s + G @ delta
+        assert after[expert] - after[last] == pytest.approx(margin, abs=1e-9)

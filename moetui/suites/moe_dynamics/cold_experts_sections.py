@@ -227,7 +227,7 @@ def _ablation_tables(model: str, found: ExpertAblations) -> Iterator[Table]:
         title=f"{model}: {found.n_documents} documents, {found.n_tokens:,} predicted tokens; KL "
         f"on {found.kl_documents} of them",
         columns=("expert", "mode", "f_e", "tokens that use it", "ΔNLL",
-                 "matched in frequency [band]", "KL", f"none within {found.margin:g}?"),
+                 "matched in frequency [band], their f_e", "KL", f"none within {found.margin:g}?"),
         rows=rows,
         together=True,
     )  # fmt: skip
@@ -251,7 +251,9 @@ def _band(one: ExpertAblation) -> str | None:
     band = one.matched
     if band.null_mean is None or band.null_low is None or band.null_high is None:
         return None
-    return f"{band.null_mean:.2g} [{band.null_low:.2g}, {band.null_high:.2g}]"
+    told = f"{band.null_mean:.2g} [{band.null_low:.2g}, {band.null_high:.2g}]"
+    loads = [control.load for control in one.matched_controls]
+    return f"{told}, {min(loads):.3f} to {max(loads):.3f}"
 
 
 def _bars(model: str, found: ExpertAblations) -> Bars:

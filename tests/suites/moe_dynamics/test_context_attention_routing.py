@@ -8,8 +8,15 @@ import pytest
 from scipy import stats
 
 import moetui
+from moetui.analyses.context_attention_routing import (
+    ContextAttentionRouting,
+    Relation,
+    SeedContexts,
+)
+from moetui.stats import Statistic
 from moetui.suites.moe_dynamics.context_attention_routing import CONTEXTS
-from moetui.suites.results import AnalysisResult
+from moetui.suites.moe_dynamics.context_attention_routing_verdict import conclude
+from moetui.suites.results import AnalysisResult, CellResult
 from tests.model.intervened import tiny
 from tests.suites.moe_dynamics.driven import driven, result
 
@@ -24,6 +31,34 @@ NAME = "context_attention_routing"
 def demo():
     model = moetui.load("demo")
     return model, *driven(NAME, model, **SMALL)
+
+
+@pytest.mark.parametrize(
+    ("beyond", "said"),
+    [
+        ((0.02, 0.05), "shared causes"),  # surely above 0, and no more than ranks may leave
+        ((0.05, 0.15), "unclear"),
+        ((0.12, 0.30), "attention matters"),
+        ((-0.05, 0.05), "shared causes"),
+    ],
+)
+def test_attention_matters_only_beyond_what_ranks_may_leave_of_common_causes(
+    beyond: tuple[float, float], said: str
+) -> None:
+    raw = Statistic(value=0.4, ci_low=0.3, ci_high=0.5, p=0.0001)
+    rest = Statistic(value=sum(beyond) / 2, ci_low=beyond[0], ci_high=beyond[1], p=0.0001)
+    relation = Relation(layer=None, raw=raw, partial=rest, hidden=raw)
+    found = ContextAttentionRouting(
+        definition="", seed_definition="", targets=(), layers=(), mean=relation, mean_layers=(4,),
+        without_attention=(), fewest=30, permutations=9999, reason=None,
+        seed=SeedContexts(
+            word="127", token_text="127", kept=(), dropped=(), layers=(), corrected=(), reason="few"
+        ),
+    )  # fmt: skip
+    cell = CellResult(
+        model="demo", analysis=NAME, status="done", reason=None, seconds=0.0, result=found
+    )
+    assert conclude([cell]).corrected.outcome == said
 
 
 def test_every_context_of_the_seed_is_kept_or_dropped_with_a_reason(demo):
