@@ -45,7 +45,10 @@ if TYPE_CHECKING:
     "--quick", "preset", flag_value="quick", help="A small plan: a look in minutes, wide intervals."
 )
 @click.option(
-    "--full", "preset", flag_value="full", help="The plan that reaches every minimum size; hours."
+    "--full",
+    "preset",
+    flag_value="full",
+    help="All experts and modes, more and longer documents; hours.",
 )
 @click.option(
     "--parameter",

@@ -28,7 +28,7 @@ ALL = "all"
 """Stands for the three suites."""
 
 Preset = Literal["quick", "full"]
-"""Plans beside the default one: a look in minutes, and one that reaches every minimum size."""
+"""Plans beside the default one: a look in minutes, and one of all experts and modes."""
 
 MODULES: Mapping[str, str] = dict.fromkeys(STUDIES, "moe_dynamics")
 """The module of `moetui.suites` that makes a suite, where its name is another."""
