@@ -49,8 +49,9 @@ DEFINITION = (
     "layer. Residual before: the "
     "stream as it enters the layer. Attention pattern: the real probabilities of every head, "
     "binned relative to the token. Token identity: a table of the calibration documents, backed "
-    "off to popularity as far as documents left out ask for it; popularity: the k most frequent "
-    "experts, for every token"
+    "off to popularity as far as documents left out ask for it, and of tokens that it has not seen "
+    "that is all it says: features that carry the token's embedding can recall more of these "
+    "without telling more than the token; popularity: the k most frequent experts, for every token"
 )
 GAIN = (
     "gain over token identity: recall@k less that of the table, paired by document. Added to it: "

@@ -49,7 +49,9 @@ DEFINITION = (
     "judged on the evaluation documents; probe and token: together with the table's scores. Gate: "
     "the later router itself, asked about the stream that leaves the probe's layer, or about the "
     "one that the router before it reads (Fate). Token identity: a table of the calibration "
-    "documents, backed off to popularity; previous token: what the token before used in that "
+    "documents, backed off to popularity, which is all it says of tokens that it has not seen (a "
+    "stream that carries the embedding can recall more of these without telling more than the "
+    "token); previous token: what the token before used in that "
     "layer; popularity: the most frequent experts of the calibration documents. What names k "
     "experts only (the previous token) is filled up with popular ones where m is more"
 )

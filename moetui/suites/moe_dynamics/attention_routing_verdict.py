@@ -34,7 +34,8 @@ SEED_RULE = (
 CORRECTED_RULE = (
     "by 95 % intervals over documents, mean over the layers: "
     f"{MORE!r} if what attention put out recalls more experts than the table of token identities "
-    "(gain wholly above 0, and p ≤ 0.05 against features exchanged within documents); else "
+    "(gain wholly above 0 and above what features exchanged within documents gain, p ≤ 0.05 "
+    "against these); else "
     f"{ADDS!r} if together with the table it recalls at least {MARGIN:g} more than the table alone "
     "and than such an exchange leaves (interval above both); "
     f"{NOTHING!r} if wholly below that; else {UNCLEAR!r}. Inconclusive below a tenth of "
@@ -193,7 +194,7 @@ def corrected_outcome(one: Predicted) -> str:
     more, beyond = limits(gain), limits(added)
     if more is None or beyond is None or gain.p is None or added.null_high is None:
         return INCONCLUSIVE
-    if more[0] > 0 and gain.p <= 0.05:
+    if more[0] > max(0.0, gain.null_high or 0.0) and gain.p <= 0.05:
         return MORE
     bar = max(0.0, added.null_high) + MARGIN
     if beyond[0] > bar:

@@ -38,7 +38,7 @@ def found(result, kind):
     return next(cell.result for cell in result.cells if isinstance(cell.result, kind))
 
 
-def predicted(gain, added, null=0.0, p=0.04):
+def predicted(gain, added, null=0.0, p=0.04, exchanged=-0.1):
     def limits(pair):
         low, high = pair
         return {"value": (low + high) / 2, "ci_low": low, "ci_high": high, "n_documents": 100}
@@ -46,7 +46,7 @@ def predicted(gain, added, null=0.0, p=0.04):
     return Predicted(
         predictor="attention output",
         recall=Statistic(value=0.5),
-        gain=Statistic(**limits(gain), p=p),
+        gain=Statistic(**limits(gain), p=p, null_high=exchanged),
         added=Statistic(**limits(added), null_high=null),
     )
 
@@ -56,6 +56,9 @@ def predicted(gain, added, null=0.0, p=0.04):
     [
         (predicted((0.01, 0.05), (0.1, 0.2)), MORE),
         (predicted((0.01, 0.05), (0.1, 0.2), p=0.2), ADDS),
+        # What the document as a whole foretells is not attention's.
+        (predicted((0.01, 0.05), (0.1, 0.2), exchanged=0.02), ADDS),
+        (predicted((0.03, 0.05), (0.1, 0.2), exchanged=0.02), MORE),
         (predicted((-0.1, 0.05), (0.1, 0.2)), ADDS),
         (predicted((-0.1, 0.05), (0.1, 0.2), null=0.1), UNCLEAR),
         (predicted((-0.1, 0.05), (0.1, 0.2), null=0.3), NOTHING),
