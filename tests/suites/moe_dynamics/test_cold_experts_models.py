@@ -55,7 +55,7 @@ def test_every_analysis_has_a_result(family: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_where_another_expert_cannot_be_chosen_the_other_modes_can() -> None:
     folder = DATA / "phimoe"
-    result = run(folder)
+    result = run(folder, prune_mode="deselect")
     reasons = {cell.analysis: cell.reason for cell in result.cells if cell.status == "inconclusive"}
     assert "`modes`" in str(reasons["expert_ablations"])
     assert "`prune_mode`" in str(reasons["pruning_plans"])
@@ -63,6 +63,9 @@ def test_where_another_expert_cannot_be_chosen_the_other_modes_can() -> None:
     (found,) = results_of(result, str(folder), ExpertAblations)
     assert {one.mode for one in found.ablations} == {"drop", "renormalise"}
     assert results_of(result, str(folder), PruningPlans)
+    # Without its row of the router no expert has to be put in its place.
+    (plans,) = results_of(run(folder), str(folder), PruningPlans)
+    assert plans.plans and {plan.mode for plan in plans.plans} == {"remove"}
 
 
 def test_a_dense_checkpoint_is_inconclusive() -> None:
