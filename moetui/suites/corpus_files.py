@@ -167,9 +167,12 @@ def _record(
 ) -> _Record:
     try:
         return decoder.decode(line)
-    except UnicodeDecodeError as error:
-        raise not_text(path, f"line {number}", error) from error
-    except msgspec.DecodeError as error:
+    except (UnicodeDecodeError, msgspec.DecodeError) as error:
+        # Releases of msgspec differ in what they say of bytes that are no text.
+        try:
+            line.decode()
+        except UnicodeDecodeError as bad:
+            raise not_text(path, f"line {number}", bad) from error
         raise CorpusError(
             f"{path}, line {number}: {error}",
             'every line is an object as {"text": "…", "domain": "…"}; domain and id may be absent',
