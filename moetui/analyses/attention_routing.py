@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypedDict
 
 import msgspec
 import numpy as np
@@ -20,9 +20,11 @@ from moetui.analyses.expert_ranks import (
     Hits,
     Numbers,
     Ranks,
+    beyond_equals,
     by_document,
     gain,
     multi_hot,
+    of_equals,
     ranks,
     recall,
     recalled,
@@ -31,7 +33,7 @@ from moetui.analyses.expert_ranks import (
 from moetui.analyses.probe_fit import one_thread
 from moetui.analyses.ridge import Predictor, Sample
 from moetui.analyses.token_table import TokenTable
-from moetui.stats import Statistic
+from moetui.stats import Statistic, movable_share
 from moetui.trace import Forward
 from moetui.trace.types import ExpertIds, Floats, Ints
 
@@ -49,13 +51,18 @@ DEFINITION = (
     "layer. Residual before: the "
     "stream as it enters the layer. Attention pattern: the real probabilities of every head, "
     "binned relative to the token. Token identity: a table of the calibration documents, backed "
-    "off to popularity as far as documents left out ask for it, and of tokens that it has not seen "
-    "that is all it says: features that carry the token's embedding can recall more of these "
-    "without telling more than the token; popularity: the k most frequent experts, for every token"
+    "off to popularity as far as documents left out ask for it, which is all it says of tokens "
+    "that it has not seen; popularity: the k most frequent experts, for every token"
 )
 GAIN = (
     "gain over token identity: recall@k less that of the table, paired by document. Added to it: "
-    "recall@k of the features and the table's scores together, less that of the table"
+    "recall@k of the features and the table's scores together, less that of the table. A table of "
+    "few documents is not all that a token says: features that carry the token alone recall more "
+    "of seldom seen ones. So equal tokens: what features and table recall together where the "
+    "features are exchanged among all tokens of one id, in both halves, and fitted anew, which "
+    "leaves them whatever they tell of the token; beyond these: the gain of the features alone, or "
+    "with the table, over that, beside what the exchanged ones gain. At layer 0 the stream before "
+    "is the token's embedding, and tells nothing beyond it"
 )
 NULL = (
     "null: features exchanged among the tokens of each document, in both halves, and fitted anew; "
@@ -95,14 +102,20 @@ class Predicted(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that foretells experts, at one layer or over layers.
 
     predictor: name. recall: recall@k. gain: over token identity; added: to token identity, by
-    predictor and table together; None for the baselines. penalty: of the ridge regression, in
-    units of a feature's variance; None over several layers and for the baselines.
+    predictor and table together. equal_tokens: recall@k of these two where features are exchanged
+    among equal tokens; gain_beyond, added_beyond: recall@k of the predictor, and of predictor and
+    table, less that. All None for the baselines, the last three without draws. penalty: of the
+    ridge regression, in units of a feature's variance; None over several layers and for the
+    baselines.
     """
 
     predictor: str
     recall: Statistic
     gain: Statistic | None = None
     added: Statistic | None = None
+    equal_tokens: Statistic | None = None
+    gain_beyond: Statistic | None = None
+    added_beyond: Statistic | None = None
     penalty: float | None = None
 
 
@@ -119,8 +132,8 @@ class AttentionRouting(msgspec.Struct, frozen=True, kw_only=True, tag="attention
     k: experts that are foretold, as many as a token uses. chance: recall@k of k experts drawn at
     random. fit_corpus, corpus: where the documents are from that the predictors were fitted to and
     judged on; fit_documents, documents: how many; sampled: at most so many tokens of each.
-    coverage: share of the judged tokens whose identity the table knows. missing: predictor → why
-    it is not there.
+    coverage: share of the judged tokens whose identity the table knows; movable: that have an equal
+    among them to change features with. missing: predictor → why it is not there.
     """
 
     definition: str
@@ -137,6 +150,7 @@ class AttentionRouting(msgspec.Struct, frozen=True, kw_only=True, tag="attention
     tokens: int
     sampled: int
     coverage: float
+    movable: float
     missing: dict[str, str]
 
 
@@ -211,6 +225,7 @@ def attention_routing(
         tokens=tokens,
         sampled=sampled,
         coverage=float(np.isin(_joined(judge, "ids"), _joined(fit, "ids")).mean()),
+        movable=movable_share(_joined(judge, "ids")),
         missing=missing,
     )
 
@@ -237,6 +252,11 @@ def _joined(some: Sequence[ReadTokens], name: Literal["ids", "experts"]) -> Ints
     return whole
 
 
+class _Sizes(TypedDict):
+    seed: int
+    tokens: int
+
+
 class _Layer:
     """All predictors at one layer. hits: by name, the additions to the table under `_added`;
     totals: [D]; penalties: by name."""
@@ -256,8 +276,9 @@ class _Layer:
         learnt, asked = (np.concatenate([d.experts[:, row] for d in side]) for side in (fit, judge))
         self._k = asked.shape[1]
         targets, documents = multi_hot(learnt, E), documents_of(fit)
-        table = TokenTable(_joined(fit, "ids"), targets, documents, learnt)
-        known = table.scores(_joined(judge, "ids"))
+        known_ids, asked_ids = _joined(fit, "ids"), _joined(judge, "ids")
+        table = TokenTable(known_ids, targets, documents, learnt)
+        known = table.scores(asked_ids)
         popular = np.tile(table.popularity, (len(asked), 1))
         self.totals: Numbers = by_document((asked >= 0).sum(axis=1), self._documents, self._D)
         self.hits: dict[str, Hits] = {
@@ -265,21 +286,23 @@ class _Layer:
             TOKEN: self._hits(ranks(known, asked)),
         }
         self.penalties: dict[str, float] = {}
-        left = Sample(experts=learnt, known=table.left_out(), documents=documents)
-        right = Sample(experts=asked, known=known, documents=self._documents)
+        left = Sample(experts=learnt, known=table.left_out(), documents=documents, tokens=known_ids)
+        right = Sample(experts=asked, known=known, documents=self._documents, tokens=asked_ids)
         for name in names:
             predictor = Predictor(
                 _features(fit, name, row), _features(judge, name, row), documents, [learnt],
                 E=E, size=self._k,
             )  # fmt: skip
             told = predictor.told(left, right, sizes=(self._k,), shuffles=shuffles, seed=seed)
-            self.hits[name] = self._hits(told.alone, told.null)
-            self.hits[_added(name)] = self._hits(told.beside, told.null_beside)
+            self.hits[name] = self._hits(told.alone, told.null, told.equal)
+            self.hits[_added(name)] = self._hits(told.beside, told.null_beside, told.equal_beside)
             self.penalties[name] = predictor.penalty
 
-    def _hits(self, places: Ranks, null: Numbers | None = None) -> Hits:
+    def _hits(
+        self, places: Ranks, null: Numbers | None = None, equal: Numbers | None = None
+    ) -> Hits:
         found = recalled(places, (self._k,))
-        return Hits(hits=by_document(found, self._documents, self._D), null=null)
+        return Hits(hits=by_document(found, self._documents, self._D), null=null, equal=equal)
 
 
 def _features(some: Sequence[ReadTokens], name: Feature, row: int) -> Numbers:
@@ -299,15 +322,8 @@ def _predicted(
     tokens: int,
 ) -> tuple[Predicted, ...]:
     """Features first, then the baselines."""
-    baseline = hits[TOKEN]
     made = [
-        Predicted(
-            predictor=name,
-            recall=recall(hits[name], totals, 0, seed=seed, tokens=tokens),
-            gain=gain(hits[name], baseline, totals, 0, seed=seed, tokens=tokens),
-            added=gain(hits[_added(name)], baseline, totals, 0, seed=seed, tokens=tokens),
-            penalty=penalties.get(name),
-        )
+        _feature(name, hits, totals, penalties.get(name), seed, tokens)
         for name in FEATURES
         if name in hits
     ]
@@ -316,3 +332,26 @@ def _predicted(
         for name in (TOKEN, POPULARITY)
     ]
     return (*made, *plain)
+
+
+def _feature(
+    name: str,
+    hits: dict[str, Hits],
+    totals: Numbers,
+    penalty: float | None,
+    seed: int,
+    tokens: int,
+) -> Predicted:
+    alone, beside, table = hits[name], hits[_added(name)], hits[TOKEN]
+    equal = of_equals(beside)
+    sizes: _Sizes = {"seed": seed, "tokens": tokens}
+    return Predicted(
+        predictor=name,
+        recall=recall(alone, totals, 0, **sizes),
+        gain=gain(alone, table, totals, 0, **sizes),
+        added=gain(beside, table, totals, 0, **sizes),
+        equal_tokens=None if equal is None else recall(equal, totals, 0, **sizes),
+        gain_beyond=beyond_equals(alone, beside, totals, 0, **sizes),
+        added_beyond=beyond_equals(beside, beside, totals, 0, **sizes),
+        penalty=penalty,
+    )

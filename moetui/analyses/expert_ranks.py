@@ -66,20 +66,33 @@ class Hits(msgspec.Struct, frozen=True, kw_only=True):
     """What one predictor did at one layer, or at several together.
 
     hits: [D, sizes], experts of each document's tokens among the first m. null: [draws, sizes],
-    the same over all documents where its features were exchanged; None without such draws.
+    the same over all documents where its features were exchanged within documents; equal: [draws,
+    D, sizes], of each document where they were exchanged among equal tokens; None without such
+    draws.
     """
 
     hits: Numbers
     null: Numbers | None = None
+    equal: Numbers | None = None
 
 
 def together(some: Sequence[Hits]) -> Hits:
     """Those of several layers as one: a mean over layers that weighs every expert alike."""
     nulls = [one.null for one in some if one.null is not None]
+    equal = [one.equal for one in some if one.equal is not None]
     return Hits(
         hits=np.sum([one.hits for one in some], axis=0),
         null=np.sum(nulls, axis=0) if len(nulls) == len(some) else None,
+        equal=np.sum(equal, axis=0) if len(equal) == len(some) else None,
     )
+
+
+def of_equals(found: Hits) -> Hits | None:
+    """What is recalled where features are exchanged among equal tokens, mean of the draws; None
+    without draws."""
+    if found.equal is None or not len(found.equal):
+        return None
+    return Hits(hits=found.equal.mean(axis=0))
 
 
 def recall(found: Hits, totals: ArrayLike, size: int, *, seed: int, tokens: int) -> Statistic:
@@ -89,7 +102,7 @@ def recall(found: Hits, totals: ArrayLike, size: int, *, seed: int, tokens: int)
     is more) from the draws, where there are any.
     """
     n = np.asarray(totals, float)
-    return _judged(found.hits[:, size], n, _shares(found, n, size), 0.0, seed, tokens)
+    return _judged(found.hits[:, size], n, _shares(found, n, size), seed, tokens)
 
 
 def gain(
@@ -98,9 +111,25 @@ def gain(
     """recall@m less that of `baseline`, paired by document; the null keeps the baseline as it is
     and exchanges the features."""
     n = np.asarray(totals, float)
-    less = float(baseline.hits[:, size].sum() / n.sum()) if n.sum() else 0.0
-    difference = found.hits[:, size] - baseline.hits[:, size]
-    return _judged(difference, n, _shares(found, n, size), less, seed, tokens)
+    shares = _shares(found, n, size)
+    if shares is not None:
+        shares = shares - baseline.hits[:, size].sum() / n.sum()
+    return _judged(found.hits[:, size] - baseline.hits[:, size], n, shares, seed, tokens)
+
+
+def beyond_equals(
+    found: Hits, beside: Hits, totals: ArrayLike, size: int, *, seed: int, tokens: int
+) -> Statistic | None:
+    """recall@m less what features and table together (`beside`) recall where the features are
+    exchanged among equal tokens, paired by document: what goes beyond the token, however the
+    features carry it. The null keeps that as it is, and is of `found` so exchanged. None without
+    draws."""
+    baseline, n = of_equals(beside), np.asarray(totals, float)
+    if baseline is None or found.equal is None:
+        return None
+    draws, own = found.equal[:, :, size].sum(axis=1), baseline.hits[:, size]
+    null = (draws - own.sum()) / n.sum() if n.sum() else None
+    return _judged(found.hits[:, size] - own, n, null, seed, tokens, "among equal tokens")
 
 
 def _shares(found: Hits, totals: Numbers, size: int) -> Numbers | None:
@@ -111,7 +140,12 @@ def _shares(found: Hits, totals: Numbers, size: int) -> Numbers | None:
 
 
 def _judged(
-    sums: Numbers, totals: Numbers, null: Numbers | None, less: float, seed: int, tokens: int
+    sums: Numbers,
+    totals: Numbers,
+    null: Numbers | None,
+    seed: int,
+    tokens: int,
+    exchange: str = "within documents",
 ) -> Statistic:
     if not totals.sum():
         return Statistic(n_tokens=0, n_documents=len(totals), caveat="no expert was chosen")
@@ -119,16 +153,13 @@ def _judged(
     ratio = ratio_of_sums(sums[used], totals[used])
     found = document_intervals(ratio, int(used.sum()), seed=seed).statistic(n_tokens=tokens)
     if null is not None and len(null) and found.value is not None:
-        drawn = null - less
-        low, high = np.quantile(drawn, [0.025, 0.975])
+        low, high = np.quantile(null, [0.025, 0.975])
         found = msgspec.structs.replace(
             found,
-            null_mean=float(drawn.mean()),
+            null_mean=float(null.mean()),
             null_low=float(low),
             null_high=float(high),
-            p=permutation_p(found.value, drawn),
-            caveat=joined(
-                found.caveat, f"null: features exchanged within documents, {len(null)} draws"
-            ),
+            p=permutation_p(found.value, null),
+            caveat=joined(found.caveat, f"null: features exchanged {exchange}, {len(null)} draws"),
         )
     return warned(found, PREDICTION, documents=int(used.sum()), tokens=tokens)

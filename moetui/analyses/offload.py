@@ -29,8 +29,9 @@ from moetui.trace.types import ExpertIds
 
 Numbers = NDArray[np.float64]
 
-LRU, TOKEN = "LRU", "token identity"
-LRU_TOKEN = f"{LRU} + {TOKEN}"
+LRU, TOKEN, EQUAL = "LRU", "token identity", "probe of equal tokens"
+# What is foretold by the token alone, the most telling first.
+_BY_TOKEN = (f"{LRU} + {EQUAL}", f"{LRU} + {TOKEN}")
 POLICIES: Mapping[str, Callable[[NDArray[np.int16], int], CacheUse]] = {
     LRU: lru,
     "LFU": lfu,
@@ -41,7 +42,7 @@ DEFINITION = (
     "LRU: what was used last stays; LFU: what was used most often; Belady: what is used again "
     "soonest, which knows the future and bounds all policies that fetch on demand; LRU + "
     "predictor: before a layer after the probe's begins, the k experts that are foretold of it are "
-    "fetched. Hit "
+    "fetched; over the token's: hit rate less that of such a cache that knows the token alone. Hit "
     "rate: share of the experts asked for that are there when their layer begins. Bytes a token: "
     "all that is fetched, foretold experts that nobody asked for included. Stall: time that "
     "fetching after a layer has begun takes at the given bandwidth, as if everything foretold had "
@@ -55,9 +56,10 @@ class OffloadRow(msgspec.Struct, frozen=True, kw_only=True):
 
     capacity: experts in memory in each layer. memory_bytes: of all these. hit_rate: over all
     layers. over_lru: hit rate less that of LRU, paired by document; None for LRU. over_token: less
-    that of LRU with what the token's identity foretells; None for policies that fetch nothing
-    ahead, and for that one. bytes_per_token, stall_ms, stall_ms_at_worst (milliseconds a token):
-    see the plan's definition; without a value where the size of an expert is unknown.
+    that of LRU with what the token alone foretells, by a probe of equal tokens where there is one,
+    else by the table; None for policies that fetch nothing ahead, and for these two.
+    bytes_per_token, stall_ms, stall_ms_at_worst (milliseconds a token): see the plan's definition;
+    without a value where the size of an expert is unknown.
     """
 
     policy: str
@@ -132,10 +134,11 @@ def offload_rows(
             f"{LRU} + {name}": _prefetched(requests, foretold, plain[LRU], capacity)
             for name, foretold in requests.ahead.items()
         }
-        base, token = judge.hits(plain[LRU]), ahead.get(LRU_TOKEN)
+        base = judge.hits(plain[LRU])
+        token = next((ahead[name] for name in _BY_TOKEN if name in ahead), None)
         known = None if token is None else judge.hits(token)
         for name, used in (plain | ahead).items():
-            over = known if name in ahead and name != LRU_TOKEN else None
+            over = known if name in ahead and name not in _BY_TOKEN else None
             rows.append(judge.row(name, used, capacity, None if name == LRU else base, over))
     return tuple(rows)
 

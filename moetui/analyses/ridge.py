@@ -12,8 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from moetui.analyses.expert_ranks import Numbers, Ranks, multi_hot, ranks, recalled
-from moetui.stats import within_document_shuffle
+from moetui.analyses.expert_ranks import (
+    Numbers,
+    Ranks,
+    by_document,
+    multi_hot,
+    ranks,
+    recalled,
+)
+from moetui.stats import token_stratified_shuffle, within_document_shuffle
 
 # Penalties a token, in units of a feature's variance, and the folds that choose among them.
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)
@@ -25,32 +32,55 @@ _KNOWN_PENALTY = 1e-6
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Sample:
     """n tokens at one layer: their experts [n, k] (of E; below 0: padding), what is known of them
-    besides [n, E], and the number of each one's document [n]."""
+    besides [n, E], the number of each one's document [n], and its token id [n]. rows: [n], which of
+    the tokens each is, where features were exchanged; None where they were not."""
 
     experts: NDArray[np.int16]
     known: Numbers
     documents: NDArray[np.int64]
+    tokens: NDArray[np.int32]
+    rows: NDArray[np.intp] | None = None
 
-    def shuffled(self, rng: np.random.Generator) -> Sample:
-        """Features exchanged among the tokens of each document. Written as their counterpart,
-        all else exchanged: so what was computed of the features alone stays true."""
-        order = within_document_shuffle(self.documents, rng)
+    def within_documents(self, rng: np.random.Generator) -> Sample:
+        """Features exchanged among the tokens of each document."""
+        return self._taken(within_document_shuffle(self.documents, rng))
+
+    def among_equals(self, rng: np.random.Generator) -> Sample:
+        """Features exchanged among the tokens of each id, of all documents: of what they told, that
+        is left which is the same wherever the token stands. A token that occurs once keeps its
+        own."""
+        return self._taken(token_stratified_shuffle(self.tokens, rng))
+
+    def _taken(self, order: NDArray[np.intp]) -> Sample:
+        """An exchange of features, written as its counterpart, all else exchanged: so what was
+        computed of the features alone stays true."""
         return Sample(
-            experts=self.experts[order], known=self.known[order], documents=self.documents
+            experts=self.experts[order],
+            known=self.known[order],
+            documents=self.documents[order],
+            tokens=self.tokens[order],
+            rows=order,
         )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Told:
     """What is said of n judged tokens: scores [n, E] and places [n, k] of their experts by the
-    features; places by features and known scores together. null, null_beside: [shuffles, sizes],
-    experts recalled by either where the features were exchanged."""
+    features alone; the same by features and known scores together (beside). null, null_beside:
+    [shuffles, sizes], experts recalled by either where the features were exchanged within
+    documents. equal, equal_beside: [shuffles, D, sizes], those of each document where they were
+    exchanged among equal tokens; scores_equal: [n, E], what one such draw says by both, None
+    without draws."""
 
     scores: Numbers
+    scores_beside: Numbers
     alone: Ranks
     beside: Ranks
     null: Numbers
     null_beside: Numbers
+    equal: Numbers
+    equal_beside: Numbers
+    scores_equal: Numbers | None
 
 
 class Ridge:
@@ -127,21 +157,45 @@ class Predictor:
         self, fit: Sample, judge: Sample, *, sizes: tuple[int, ...], shuffles: int, seed: int
     ) -> Told:
         """Fitted to one layer's experts and judged on others'; then `shuffles` times where the
-        features of tokens are exchanged within their documents, on both sides."""
+        features of tokens are exchanged within their documents, on both sides, and as often among
+        equal tokens."""
         alone, beside = self._scores(fit, judge)
         nulls = np.zeros((2, shuffles, len(sizes)))
         rng = np.random.default_rng([seed, 8])
         for draw in range(shuffles):
-            left, right = fit.shuffled(rng), judge.shuffled(rng)
+            left, right = fit.within_documents(rng), judge.within_documents(rng)
             for row, scores in enumerate(self._scores(left, right)):
                 nulls[row, draw] = recalled(ranks(scores, right.experts), sizes).sum(axis=0)
+        equal, said = self._of_equals(fit, judge, sizes, shuffles, seed)
         return Told(
             scores=alone,
+            scores_beside=beside,
             alone=ranks(alone, judge.experts),
             beside=ranks(beside, judge.experts),
             null=nulls[0],
             null_beside=nulls[1],
+            equal=equal[0],
+            equal_beside=equal[1],
+            scores_equal=said,
         )
+
+    def _of_equals(
+        self, fit: Sample, judge: Sample, sizes: tuple[int, ...], shuffles: int, seed: int
+    ) -> tuple[Numbers, Numbers | None]:
+        """[2, shuffles, D, sizes] and [n, E]: see `Told.equal` and `Told.scores_equal`."""
+        D = int(judge.documents.max()) + 1
+        hits, said = np.zeros((2, shuffles, D, len(sizes))), None
+        rng = np.random.default_rng([seed, 10])
+        for draw in range(shuffles):
+            left, right = fit.among_equals(rng), judge.among_equals(rng)
+            both = self._scores(left, right)
+            for row, scores in enumerate(both):
+                found = recalled(ranks(scores, right.experts), sizes)
+                hits[row, draw] = by_document(found, right.documents, D)
+            if said is None:
+                said = np.empty_like(both[1])
+                said[right.rows] = both[1]
+        return hits, said
 
     def _scores(self, fit: Sample, judge: Sample) -> tuple[Numbers, Numbers]:
         """Scores [m, E] of the judged tokens, by the features and by both."""

@@ -19,29 +19,33 @@ from moetui.analyses.corpus_used import CorpusUsed
 from moetui.analyses.expert_ranks import (
     Hits,
     Numbers,
+    beyond_equals,
     by_document,
     first,
     gain,
     multi_hot,
+    of_equals,
     ranks,
     recall,
     recalled,
     together,
 )
-from moetui.analyses.offload import TOKEN, OffloadPlan
+from moetui.analyses.offload import EQUAL, TOKEN, OffloadPlan
 from moetui.analyses.probe_fit import one_thread
+from moetui.analyses.probed_documents import ProbedDocument, later_layers
 from moetui.analyses.ridge import Predictor, Sample
 from moetui.analyses.token_table import TokenTable
-from moetui.stats import Statistic
-from moetui.trace import NO_EXPERT, Forward
-from moetui.trace.types import ExpertIds, Floats, Ints, Streams
+from moetui.stats import Statistic, movable_share
+from moetui.trace import NO_EXPERT
+from moetui.trace.types import ExpertIds
 
 PROBE, BESIDE = "probe", "probe and token"
 GATE_AT_PROBE, GATE_BEFORE = "gate, at the probe", "gate, one router early"
 PREVIOUS, POPULARITY = "previous token", "popularity"
-PREDICTORS = (PROBE, BESIDE, GATE_AT_PROBE, GATE_BEFORE, TOKEN, PREVIOUS, POPULARITY)
-# What a probe must beat to be worth training: all that is known when it is asked.
-BASELINES = (TOKEN, PREVIOUS, POPULARITY, GATE_AT_PROBE)
+PREDICTORS = (PROBE, BESIDE, GATE_AT_PROBE, GATE_BEFORE, EQUAL, TOKEN, PREVIOUS, POPULARITY)
+# What a probe, the table at its side, must beat to be worth training: all that is known when it is
+# asked.
+BASELINES = (TOKEN, EQUAL, PREVIOUS, POPULARITY, GATE_AT_PROBE)
 DEFINITION = (
     "recall@m: share of the k experts of a token that are among m foretold, at layers after the "
     "probe's only. Probe: ridge regression on the stream that leaves its layer, fitted to the "
@@ -49,34 +53,17 @@ DEFINITION = (
     "judged on the evaluation documents; probe and token: together with the table's scores. Gate: "
     "the later router itself, asked about the stream that leaves the probe's layer, or about the "
     "one that the router before it reads (Fate). Token identity: a table of the calibration "
-    "documents, backed off to popularity, which is all it says of tokens that it has not seen (a "
-    "stream that carries the embedding can recall more of these without telling more than the "
-    "token); previous token: what the token before used in that "
+    "documents, backed off to popularity, which is all it says of tokens that it has not seen; "
+    "probe of equal tokens: the table and a probe together, streams exchanged among all tokens of "
+    "one id in both halves, so that the probe tells what it can of the token and nothing of where "
+    "it stands; previous token: what the token before used in that "
     "layer; popularity: the most frequent experts of the calibration documents. What names k "
     "experts only (the previous token) is filled up with popular ones where m is more"
 )
 NULL = (
     "null of the probe: the stream exchanged among the tokens of each document, in both halves, "
-    "and fitted anew"
+    "and fitted anew; of what it gains over the probe of equal tokens: among all tokens of one id"
 )
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class ProbedDocument:
-    """One document, T tokens, or those of them that are kept.
-
-    ids: int32 [T]; experts: int16 [T, L, k], all layers that route. stream: float32 [T, H], as it
-    leaves the probe's layer. at_probe, before: int16 [T, R, m], what the routers of the R later
-    layers rank first for that stream, and for the one that the router before theirs reads, best
-    first: m = 2k, or k in any order where their scores are hidden; None where they were not asked.
-    """
-
-    id: str
-    ids: Ints
-    experts: ExpertIds
-    stream: Floats
-    at_probe: ExpertIds | None = None
-    before: ExpertIds | None = None
 
 
 class GainOver(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,8 +74,8 @@ class GainOver(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RecallAt(msgspec.Struct, frozen=True, kw_only=True):
-    """recall@m and gains; those over everything that is known at the probe where m = k, in the
-    mean over layers; else over token identity alone."""
+    """recall@m and gains: where m = k over everything that is known at the probe, in the mean over
+    layers, and over token identity in both its forms at one layer; else over the table alone."""
 
     m: int
     recall: Statistic
@@ -113,9 +100,11 @@ class TaskAware(msgspec.Struct, frozen=True, kw_only=True, tag="task_aware"):
     """How well the experts of later layers are foretold from `probe_layer`, and what it saves.
 
     k, chance: as many experts as a token uses, and recall@k of as many drawn at random. penalty:
-    of the probe, in units of a feature's variance. fit_corpus, corpus: where the documents are
-    from that the predictors were fitted to and judged on. gate_missing: why the routers could not
-    be asked, None where they were. plan: what caches of expert weights would do.
+    of the probe, in units of a feature's variance. coverage: share of the judged tokens whose
+    identity the table knows; movable: that have an equal among them to change streams with.
+    fit_corpus, corpus: where the documents are from that the predictors were fitted to and judged
+    on. gate_missing: why the routers could not be asked, None where they were. plan: what caches
+    of expert weights would do.
     """
 
     definition: str
@@ -133,6 +122,7 @@ class TaskAware(msgspec.Struct, frozen=True, kw_only=True, tag="task_aware"):
     documents: int
     tokens: int
     coverage: float
+    movable: float
     gate_missing: str | None
     plan: OffloadPlan | None = None
 
@@ -143,57 +133,6 @@ class Foretold:
     int16 [n, k], the surest first."""
 
     experts: dict[str, list[NDArray[np.int16]]]
-
-
-def later_layers(probe_layer: int, moe_layers: Sequence[int]) -> tuple[int, ...]:
-    """The layers that route after the probe's."""
-    return tuple(layer for layer in moe_layers if layer > probe_layer)
-
-
-def read_probed(
-    model: Forward, name: str, ids: Ints, probe_layer: int, *, gates: bool
-) -> ProbedDocument:
-    """One pass over `ids`; gates: the routers of later layers are asked about earlier streams."""
-    trace = model.trace(ids, lens=0, streams=True)
-    streams = trace.streams
-    assert streams is not None
-    left = streams.leaving[:, probe_layer]
-    targets = later_layers(probe_layer, model.info.moe_layers)
-    asked = gates and model.routes_error is None
-    width = 2 * trace.expert_ids.shape[2]
-    at_probe = [_wide(_ranked(model, layer, left, width), width) for layer in targets if asked]
-    before = [
-        _wide(_ranked(model, layer, earlier, width), width)
-        for layer in targets
-        if asked
-        for earlier in [_earlier(streams, layer, model.info.moe_layers, left)]
-    ]
-    return ProbedDocument(
-        id=name,
-        ids=trace.token_ids,
-        experts=trace.expert_ids,
-        stream=left,
-        at_probe=np.stack(at_probe, axis=1) if asked else None,
-        before=np.stack(before, axis=1) if asked else None,
-    )
-
-
-def _earlier(streams: Streams, layer: int, moe_layers: Sequence[int], left: Floats) -> Floats:
-    """[T, H], what the router before that of `layer` reads, before its norm; where there is none,
-    the probe's own stream. Not simply that of the decoder layer before: where mixers and experts
-    are layers of their own, that is the router's own stream already."""
-    routers = [one for one in moe_layers if one < layer]
-    return streams.at_router[:, routers[-1]] if routers else left
-
-
-def some_tokens(document: ProbedDocument, rows: NDArray[np.intp]) -> ProbedDocument:
-    """`rows` of a document whose routers were not asked."""
-    return ProbedDocument(
-        id=document.id,
-        ids=document.ids[rows],
-        experts=document.experts[rows],
-        stream=document.stream[rows],
-    )
 
 
 def task_aware(
@@ -229,7 +168,7 @@ def task_aware(
         layers=tuple(
             TaskLayer(
                 layer=layer,
-                predictors=_predictors(one.hits, one.totals, sizes, (TOKEN,), seed, tokens),
+                predictors=_predictors(one.hits, one.totals, sizes, (TOKEN, EQUAL), seed, tokens),
             )
             for layer, one in zip(targets, found, strict=True)
         ),
@@ -242,6 +181,7 @@ def task_aware(
         documents=len(judge),
         tokens=tokens,
         coverage=float(np.isin(work.asked_ids, work.known_ids).mean()),
+        movable=movable_share(work.asked_ids),
         gate_missing=gate_missing,
     )
     return result, Foretold(
@@ -290,8 +230,13 @@ class _Work:
         table = TokenTable(self.known_ids, multi_hot(learnt, E), self._fitted, learnt)
         known, popular = table.scores(self.asked_ids), table.popularity
         told = self.predictor.told(
-            Sample(experts=learnt, known=table.left_out(), documents=self._fitted),
-            Sample(experts=asked, known=known, documents=self.judged),
+            Sample(
+                experts=learnt,
+                known=table.left_out(),
+                documents=self._fitted,
+                tokens=self.known_ids,
+            ),
+            Sample(experts=asked, known=known, documents=self.judged, tokens=self.asked_ids),
             sizes=self._sizes,
             shuffles=shuffles,
             seed=seed,
@@ -310,12 +255,18 @@ class _Work:
             if len(sets) == len(self._judge):
                 scores[name] = _in_order(np.concatenate(sets), popular)
         hits = {
-            PROBE: self._hits(told.alone, told.null),
-            BESIDE: self._hits(told.beside, told.null_beside),
+            PROBE: self._hits(told.alone, told.null, told.equal),
+            BESIDE: self._hits(told.beside, told.null_beside, told.equal_beside),
             **{name: self._hits(ranks(one, asked)) for name, one in scores.items()},
         }
         k = self._sizes[0]
-        guesses = {TOKEN: known, PROBE: told.scores, GATE_BEFORE: scores.get(GATE_BEFORE)}
+        guesses = {
+            TOKEN: known,
+            EQUAL: told.scores_equal,
+            PROBE: told.scores,
+            BESIDE: told.scores_beside,
+            GATE_BEFORE: scores.get(GATE_BEFORE),
+        }
         experts = {name: first(one, k) for name, one in guesses.items() if one is not None}
         totals = by_document((asked >= 0).sum(axis=1), self.judged, len(self._judge))
         return _Found(hits, totals, experts)
@@ -329,9 +280,15 @@ class _Work:
             rows.append(shifted)
         return np.concatenate(rows)
 
-    def _hits(self, places: NDArray[np.int64], null: Numbers | None = None) -> Hits:
+    def _hits(
+        self,
+        places: NDArray[np.int64],
+        null: Numbers | None = None,
+        equal: Numbers | None = None,
+    ) -> Hits:
         found = recalled(places, self._sizes)
-        return Hits(hits=by_document(found, self.judged, len(self._judge)), null=null)
+        hits = by_document(found, self.judged, len(self._judge))
+        return Hits(hits=hits, null=null, equal=equal)
 
 
 def _filled(chosen: ExpertIds, popularity: Numbers) -> Numbers:
@@ -348,20 +305,8 @@ def _in_order(ranked: ExpertIds, popularity: Numbers) -> Numbers:
     return scores
 
 
-def _ranked(model: Forward, layer: int, stream: Floats, most: int) -> ExpertIds:
-    """[T, m], whom the router of `layer` ranks first for streams [T, H]."""
-    scores = model.router_scores(layer, stream)
-    return model.routes(layer, stream) if scores is None else first(scores.astype(float), most)
-
-
 def _numbers(some: Sequence[ProbedDocument]) -> NDArray[np.int64]:
     return np.repeat(np.arange(len(some)), [len(one.ids) for one in some])
-
-
-def _wide(chosen: ExpertIds, width: int) -> ExpertIds:
-    """[T, width], padded where a layer uses fewer experts."""
-    padding = [(0, 0), (0, width - chosen.shape[1])]
-    return np.pad(chosen, padding, constant_values=NO_EXPERT).astype(np.int16)
 
 
 def _predictors(
@@ -372,23 +317,32 @@ def _predictors(
     seed: int,
     tokens: int,
 ) -> tuple[TaskPredictor, ...]:
+    equal = of_equals(hits[BESIDE])
+    known = hits if equal is None else {**hits, EQUAL: equal}
+
+    def over(name: str, other: str, size: int) -> Statistic | None:
+        if other == EQUAL:
+            return beyond_equals(hits[name], hits[BESIDE], totals, size, seed=seed, tokens=tokens)
+        if other not in hits:
+            return None
+        return gain(hits[name], hits[other], totals, size, seed=seed, tokens=tokens)
+
     def at(name: str, size: int) -> RecallAt:
-        over = baselines if size == 0 else (TOKEN,)
+        compared = name not in (TOKEN, EQUAL, PREVIOUS, POPULARITY)
+        others = baselines if size == 0 else baselines[:1]
+        gains = [
+            GainOver(over=other, gain=found)
+            for other in others
+            if compared and other != name and (found := over(name, other, size)) is not None
+        ]
         return RecallAt(
             m=sizes[size],
-            recall=recall(hits[name], totals, size, seed=seed, tokens=tokens),
-            gains=tuple(
-                GainOver(
-                    over=other,
-                    gain=gain(hits[name], hits[other], totals, size, seed=seed, tokens=tokens),
-                )
-                for other in over
-                if name not in (TOKEN, PREVIOUS, POPULARITY) and other in hits and other != name
-            ),
+            recall=recall(known[name], totals, size, seed=seed, tokens=tokens),
+            gains=tuple(gains),
         )
 
     return tuple(
         TaskPredictor(predictor=name, sizes=tuple(at(name, size) for size in range(len(sizes))))
         for name in PREDICTORS
-        if name in hits
+        if name in known
     )

@@ -17,11 +17,12 @@ from moetui.analyses.attention_routing import (
 )
 from moetui.suites.moe_dynamics.attention_routing_verdict import (
     ADDS,
+    INCONCLUSIVE,
     MORE,
     NOTHING,
     corrected_outcome,
 )
-from tests.analyses.worlds import E, K, world
+from tests.analyses.worlds import E, K, seldom_seen, world
 
 OUTPUT, INPUT, BEFORE, PATTERN = (
     "attention output", "router input", "residual before", "attention pattern",
@@ -85,6 +86,62 @@ def test_routing_by_chance_is_foretold_by_popularity_and_by_nothing_beyond(world
         assert corrected_outcome(one) not in (MORE, ADDS)
 
 
+def rare(kind, first=0, seed=0):
+    """Documents of many tokens that are seldom seen; see `seldom_seen`."""
+
+    def one_layer(values):
+        return values[:, None].astype(np.float32)
+
+    return [
+        ReadTokens(
+            id=str(first + d),
+            rows=np.arange(len(one.ids), dtype=np.int32),
+            ids=one.ids.astype(np.int32),
+            experts=one.experts[:, None],
+            router_input=one_layer(one.attention),
+            attention_output=one_layer(one.attention),
+            residual_before=one_layer(one.embedding),
+            attention_pattern=None,
+        )
+        for d, one in enumerate(seldom_seen(kind, 60, first=first, seed=seed))
+    ]
+
+
+def judged_rare(kind, seed=0):
+    return attention_routing(
+        rare(kind, seed=seed),
+        rare(kind, first=1000, seed=seed),
+        (3,),
+        num_experts=E,
+        no_pattern="none here",
+        sampled=30,
+        shuffles=20,
+        seed=seed,
+    )
+
+
+def test_features_of_the_token_tell_of_seldom_ones_and_nothing_beyond_the_token():
+    found = judged_rare("token")
+    assert found.coverage < 0.97 and found.movable > 0.9
+    output = of(found, OUTPUT)
+    # More than a table that does not know every token: the token's own doing all the same.
+    assert output.gain.ci_low > 0 and output.added.ci_low > output.added.null_high
+    for one in (output, of(found, BEFORE)):
+        assert one.added_beyond.value == pytest.approx(0, abs=1e-12) and one.added_beyond.p == 1
+        assert one.recall.value <= one.equal_tokens.value + 0.01
+    assert corrected_outcome(output) == NOTHING
+    assert corrected_outcome(of(judged_rare("token and chance"), OUTPUT)) == NOTHING
+    beyond = of(judged_rare("token and place"), OUTPUT)
+    assert beyond.added_beyond.ci_low > 0.2 and corrected_outcome(beyond) == MORE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["token", "token and chance"])
+def test_simulated_tokens_are_hardly_ever_called_a_finding(kind):
+    called = [corrected_outcome(of(judged_rare(kind, seed), OUTPUT)) for seed in range(1, 21)]
+    assert sum(one in (MORE, ADDS) for one in called) <= 1
+
+
 @pytest.mark.slow
 def test_simulated_chance_is_hardly_ever_called_a_finding():
     called = [corrected_outcome(of(judged("chance", seed), OUTPUT)) for seed in range(1, 13)]
@@ -145,7 +202,9 @@ def test_what_cannot_be_read_is_said_and_not_made_up():
     without = judged("token", shuffles=0, pattern=False)
     assert list(without.missing) == [PATTERN]
     assert PATTERN not in [one.predictor for one in without.mean.predictors]
-    assert of(without, OUTPUT).gain.null_mean is None
+    output = of(without, OUTPUT)
+    assert output.gain.null_mean is None and output.added_beyond is None
+    assert corrected_outcome(output) == INCONCLUSIVE
     silent = [[silenced(one) for one in read("token", first=first)] for first in (0, 1000)]
     found = attention_routing(
         *silent, (3, 7), num_experts=E, no_pattern=None, sampled=30, shuffles=0, seed=0

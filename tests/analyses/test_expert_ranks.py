@@ -4,10 +4,12 @@ import pytest
 from moetui.analyses.expert_ranks import (
     NOWHERE,
     Hits,
+    beyond_equals,
     by_document,
     first,
     gain,
     multi_hot,
+    of_equals,
     ranks,
     recall,
     recalled,
@@ -75,12 +77,38 @@ def test_the_null_of_a_gain_is_that_of_the_recall_less_the_baseline():
     assert found.p == pytest.approx(1 / 4)  # none of three draws reaches it
 
 
+def test_what_goes_beyond_equal_tokens_is_paired_with_the_mean_of_the_draws():
+    rng = np.random.default_rng(1)
+    totals, hits = np.full(25, 10.0), rng.integers(5, 10, (25, 1)).astype(float)
+    draws = rng.integers(0, 5, (3, 25, 1)).astype(float)
+    both = Hits(hits=hits, equal=draws)
+    found = beyond_equals(both, both, totals, 0, seed=0, tokens=250)
+    mean = recall(of_equals(both), totals, 0, seed=0, tokens=250)
+    assert mean.value == pytest.approx(draws.sum() / 3 / 250)
+    assert found.value == pytest.approx(hits.sum() / 250 - mean.value)
+    assert found.ci_low < found.value < found.ci_high and found.p == pytest.approx(1 / 4)
+    assert found.null_mean == pytest.approx(0) and "among equal tokens, 3 draws" in found.caveat
+    # Another predictor is held against the same baseline, and against its own exchange.
+    alone = Hits(hits=hits, equal=np.stack([hits] * 3))
+    other = beyond_equals(alone, both, totals, 0, seed=0, tokens=250)
+    assert other.value == found.value and other.p == 1
+    # Features that stay as they are under every exchange are worth nothing beyond it.
+    same = Hits(hits=hits, equal=np.stack([hits] * 3))
+    nothing = beyond_equals(same, same, totals, 0, seed=0, tokens=250)
+    assert nothing.value == 0 and nothing.p == 1
+    without = Hits(hits=hits, equal=np.zeros((0, 25, 1)))
+    assert of_equals(without) is None
+    assert beyond_equals(both, without, totals, 0, seed=0, tokens=250) is None
+
+
 def test_layers_together_weigh_every_expert_alike():
     one = Hits(hits=np.ones((3, 1)), null=np.full((2, 1), 5.0))
     other = Hits(hits=np.full((3, 1), 2.0), null=np.full((2, 1), 7.0))
     both = together([one, other])
     assert both.hits.tolist() == [[3.0]] * 3 and both.null.tolist() == [[12.0]] * 2
     assert together([one, Hits(hits=np.ones((3, 1)))]).null is None
+    some = [Hits(hits=np.ones((3, 1)), equal=np.full((2, 3, 1), value)) for value in (1.0, 2.0)]
+    assert (together(some).equal == 3).all() and both.equal is None
 
 
 def test_documents_without_an_expert_are_no_units():

@@ -1,9 +1,19 @@
 """Caches of experts turned into bytes and waiting, against counting by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from moetui.analyses.offload import LRU, LRU_TOKEN, NO_BYTES, Requests, capacities, offload_rows
+from moetui.analyses.offload import (
+    EQUAL,
+    LRU,
+    NO_BYTES,
+    TOKEN,
+    Requests,
+    capacities,
+    offload_rows,
+)
 from moetui.stats import belady, lfu, lru, lru_with_prefetch
 
 E, K, L = 8, 2, 3
@@ -92,12 +102,20 @@ def test_what_is_foretold_is_fetched_ahead_in_later_layers_only(given, rows):
 
 
 def test_comparisons_are_paired_by_document(rows):
-    probe, base, token = (rows[name, 4] for name in (f"{LRU} + probe", LRU, LRU_TOKEN))
+    probe, base, token = (rows[name, 4] for name in (f"{LRU} + probe", LRU, f"{LRU} + {TOKEN}"))
     assert base.over_lru is None and base.over_token is None and token.over_token is None
     assert probe.over_lru.value == pytest.approx(probe.hit_rate.value - base.hit_rate.value)
     assert probe.over_token.value == pytest.approx(probe.hit_rate.value - token.hit_rate.value)
     assert 0 < probe.over_token.ci_low < probe.over_token.value < probe.over_token.ci_high
     assert rows["Belady", 4].over_lru.ci_low > 0 and rows["Belady", 4].over_token is None
+
+
+def test_what_is_foretold_is_held_against_the_most_telling_of_the_token(given):
+    told = {**given.ahead, EQUAL: given.ahead["probe"]}
+    found = rows_of(replace(given, ahead=told))
+    probe, equal, table = (found[f"{LRU} + {name}", 4] for name in ("probe", EQUAL, TOKEN))
+    assert probe.over_token.value == 0 < probe.hit_rate.value - table.hit_rate.value
+    assert equal.over_token is None and table.over_token is None
 
 
 def test_without_the_size_of_an_expert_only_hits_are_told(given):

@@ -1,11 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.linear_model import Ridge as Reference
 from sklearn.preprocessing import StandardScaler
 
-from moetui.analyses.expert_ranks import multi_hot, ranks, recalled
+from moetui.analyses.expert_ranks import by_document, multi_hot, ranks, recalled
 from moetui.analyses.ridge import FOLDS, PENALTIES, Predictor, Ridge, Sample
-from tests.analyses.worlds import E, H, K, world
+from tests.analyses.worlds import E, H, K, V, world
 
 
 def drawn(seed=0, n=300):
@@ -54,19 +56,25 @@ def sides(kind, seed=0, documents=24):
         numbers = np.repeat(np.arange(documents), [len(d.ids) for d in some])
         features = np.concatenate([d.attention for d in some])
         known = np.random.default_rng(start).random((len(experts), E))
-        both.append((features, Sample(experts=experts, known=known, documents=numbers)))
+        tokens = np.concatenate([d.ids for d in some])
+        sample = Sample(experts=experts, known=known, documents=numbers, tokens=tokens)
+        both.append((features, sample))
     return both
 
 
-def test_exchanging_all_else_is_exchanging_the_features():
+EXCHANGES = (Sample.within_documents, Sample.among_equals)
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_exchanging_all_else_is_exchanging_the_features(exchange):
     (x, fit), (asked, judge) = sides("attention")
     rng = np.random.default_rng(3)
-    left, right = fit.shuffled(rng), judge.shuffled(rng)
+    left, right = exchange(fit, rng), exchange(judge, rng)
     predictor = Predictor(x, asked, fit.documents, [fit.experts], E=E, size=K)
     moved = predictor.told(left, right, sizes=(K,), shuffles=0, seed=0)
     # The same exchange, made to the features: where row i took row j's experts, j has i's features.
     rng = np.random.default_rng(3)
-    orders = [np.argsort(order_of(side, rng)) for side in (fit, judge)]
+    orders = [np.argsort(order_of(side, rng, exchange)) for side in (fit, judge)]
     again = Predictor(x[orders[0]], asked[orders[1]], fit.documents, [fit.experts], E=E, size=K)
     again.penalty = predictor.penalty
     again._factor = Ridge(x[orders[0]]).factor(predictor.penalty)
@@ -75,18 +83,47 @@ def test_exchanging_all_else_is_exchanging_the_features():
     np.testing.assert_allclose(moved.scores[orders[1]], told.scores, atol=1e-9)
 
 
-def order_of(side, rng):
-    tagged = Sample(
-        experts=np.arange(len(side.experts))[:, None], known=side.known, documents=side.documents
-    )
-    return tagged.shuffled(rng).experts[:, 0]
+def order_of(side, rng, exchange):
+    return exchange(replace(side, experts=np.arange(len(side.experts))[:, None]), rng).experts[:, 0]
 
 
-def test_an_exchange_stays_within_documents():
+@pytest.mark.parametrize(("exchange", "kept"), zip(EXCHANGES, ("documents", "tokens"), strict=True))
+def test_an_exchange_stays_within_documents_or_equal_tokens(exchange, kept):
     (_, fit), _ = sides("chance")
-    order = order_of(fit, np.random.default_rng(0))
+    order = order_of(fit, np.random.default_rng(0), exchange)
     assert sorted(order) == list(range(len(order))) and (order != np.arange(len(order))).any()
-    assert (fit.documents[order] == fit.documents).all()
+    groups = getattr(fit, kept)
+    assert (groups[order] == groups).all()
+    # What is exchanged takes its document along.
+    moved = exchange(fit, np.random.default_rng(0))
+    assert (moved.documents == fit.documents[order]).all()
+
+
+def test_features_of_equal_tokens_recall_what_the_token_tells_and_no_more():
+    """By hand: each draw fits and judges features that were moved among equal tokens."""
+    (x, fit), (asked, judge) = sides("attention")
+    predictor = Predictor(x, asked, fit.documents, [fit.experts], E=E, size=K)
+    told = predictor.told(fit, judge, sizes=(K,), shuffles=4, seed=0)
+    assert told.equal_beside.shape == (4, 24, 1)
+    # The experts follow from attention, which is another at every place of a token.
+    real = recalled(told.beside, (K,)).sum() / judge.experts.size
+    equal = told.equal_beside.sum(axis=(1, 2)) / judge.experts.size
+    assert real > 0.7 and equal.max() < 0.45
+    # Features that are the token's own stay as they are, in every document.
+    table = np.random.default_rng(4).normal(size=(V, H))
+    own = Predictor(
+        table[fit.tokens], table[judge.tokens], fit.documents, [fit.experts], E=E, size=K
+    ).told(replace_known(fit, table), replace_known(judge, table), sizes=(K,), shuffles=4, seed=0)
+    assert (own.equal_beside.sum(axis=(1, 2)) == recalled(own.beside, (K,)).sum()).all()
+    # And what one draw says of each token stands at that token.
+    np.testing.assert_allclose(own.scores_equal, own.scores_beside, atol=1e-9)
+    found = recalled(ranks(told.scores_equal, judge.experts), (K,))
+    assert (by_document(found, judge.documents, 24) == told.equal_beside[0]).all()
+
+
+def replace_known(side, table):
+    """What is known of a token, as a function of it."""
+    return replace(side, known=table[side.tokens][:, :E])
 
 
 def test_planted_routing_is_recalled_and_its_null_is_not():

@@ -8,21 +8,25 @@ import numpy as np
 import pytest
 
 import moetui
+from moetui.analyses.probed_documents import (
+    ProbedDocument,
+    later_layers,
+    read_probed,
+    some_tokens,
+)
 from moetui.analyses.task_aware import (
     BESIDE,
+    EQUAL,
     GATE_AT_PROBE,
     GATE_BEFORE,
     POPULARITY,
     PREVIOUS,
     PROBE,
     TOKEN,
-    ProbedDocument,
-    later_layers,
-    read_probed,
-    some_tokens,
     task_aware,
 )
-from tests.analyses.worlds import E, K, world
+from moetui.suites.moe_dynamics.task_aware_verdict import NO_BETTER, corrected_outcome
+from tests.analyses.worlds import E, K, seldom_seen, world
 
 SIZES = (2, 3, 4)
 
@@ -99,6 +103,45 @@ def test_routing_that_the_probe_can_see_is_found(worlds):
         assert gain.ci_low > 0.3 and gain.p == pytest.approx(1 / 21)
 
 
+def rare(kind, first=0, seed=0):
+    return [
+        ProbedDocument(
+            id=str(first + d),
+            ids=one.ids.astype(np.int32),
+            experts=np.stack([one.experts] * 2, axis=1),
+            stream=one.attention.astype(np.float32),
+        )
+        for d, one in enumerate(seldom_seen(kind, 60, first=first, seed=seed))
+    ]
+
+
+def judged_rare(kind, seed=0):
+    return task_aware(
+        rare(kind, seed=seed), rare(kind, first=1000, seed=seed), probe_layer=1,
+        moe_layers=(0, 2), num_experts=E, sizes=SIZES, gate_missing="not asked", shuffles=20,
+        seed=seed,
+    )[0]  # fmt: skip
+
+
+def test_a_probe_that_sees_the_token_alone_is_no_better_than_equal_tokens():
+    found = judged_rare("token")
+    assert over(found, PROBE, TOKEN).ci_low > 0  # the table does not know every token
+    beside = over(found, BESIDE, EQUAL)
+    assert beside.value == pytest.approx(0, abs=1e-12) and beside.p == 1
+    assert over(found, PROBE, EQUAL).p > 0.05 and corrected_outcome(found) == NO_BETTER
+    # What an exchange leaves of probe and table together is what the row of equal tokens says.
+    assert value(found, EQUAL) == pytest.approx(value(found, BESIDE) - beside.value)
+    beyond = judged_rare("token and place")
+    assert over(beyond, PROBE, EQUAL).ci_low > 0.2 and corrected_outcome(beyond) != NO_BETTER
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["token", "token and chance"])
+def test_simulated_tokens_are_hardly_ever_called_a_finding(kind):
+    called = [corrected_outcome(judged_rare(kind, seed)) for seed in range(1, 21)]
+    assert sum(one != NO_BETTER for one in called) <= 1
+
+
 def test_persistence_is_found_by_the_token_before_and_by_nothing_else(worlds):
     found = worlds["habit"]
     # Four times in five the token has what the one before had; else k of E by chance; and the
@@ -142,7 +185,7 @@ def test_gates_are_judged_by_the_sets_they_name_and_filled_up_with_popular_exper
     assert value(found, GATE_BEFORE) == pytest.approx(np.mean(same) / K)
     assert value(found, GATE_BEFORE, 2) > value(found, GATE_BEFORE)
     assert over(found, PROBE, GATE_AT_PROBE).value == pytest.approx(value(found, PROBE) - 1)
-    assert set(foretold.experts) == {PROBE, TOKEN, GATE_BEFORE}
+    assert set(foretold.experts) == {PROBE, BESIDE, TOKEN, GATE_BEFORE}  # no draws, no equals
     for layer in foretold.experts[GATE_BEFORE]:
         whole = np.concatenate([one.before[:, 0] for one in judge])
         assert (np.sort(layer, axis=1) == np.sort(whole, axis=1)).all()

@@ -53,3 +53,27 @@ def _habit(rng, T):
         if rng.random() > 0.2:
             logits[t] = logits[t - 1]
     return logits
+
+
+def seldom_seen(kind, documents, *, tokens=30, seed=0, first=0, noise=1.0):
+    """Documents whose tokens are many and mostly rare, so that a table of some documents does not
+    know one in ten of others. Experts follow from the token, and from nothing else: `features` is
+    a function of the token too ("token"), or holds besides what is not in the token and counts
+    for nothing ("token and chance"). With "token and place", what is not in the token counts as
+    well."""
+    ids = 400
+    fixed = np.random.default_rng([seed, 7])
+    table, router = fixed.normal(size=(ids, H)), fixed.normal(size=(H, E))
+    often = 1 / np.arange(1, ids + 1)
+    found = []
+    for d in range(documents):
+        rng = np.random.default_rng([seed, 11, first + d])
+        drawn = rng.choice(ids, tokens, p=often / often.sum())
+        place = rng.normal(size=(tokens, H))
+        logits = table[drawn] @ router + noise * rng.gumbel(size=(tokens, E))
+        if kind == "token and place":
+            logits = logits + place @ router
+        features = table[drawn] if kind == "token" else table[drawn] + place
+        experts = np.argsort(-logits, axis=1, kind="stable")[:, :K].astype(np.int16)
+        found.append(Document(drawn, table[drawn], features, experts))
+    return found

@@ -40,23 +40,31 @@ def _size(model: str, found: AttentionRouting) -> str:
     return (
         f"{model}: fitted to {found.fit_documents} documents, judged on {found.documents} others "
         f"({found.tokens:,} tokens, at most {found.sampled} of each); the table knows "
-        f"{found.coverage:.0%} of their tokens; {found.k} experts drawn at random recall "
+        f"{found.coverage:.0%} of their tokens, and {found.movable:.0%} have an equal among them; "
+        f"{found.k} experts drawn at random recall "
         f"{found.chance:.3f}.{missing}"
     )
 
 
 def _table(model: str, found: AttentionRouting) -> Table:
     rows: list[tuple[Value, ...]] = [
-        (_layer(layer, found), one.predictor, one.recall, one.gain, one.added)
+        (
+            _layer(layer, found), one.predictor, one.recall, one.gain, one.added,
+            one.gain_beyond, one.added_beyond,
+        )
         for layer in (*found.layers, found.mean)
         for one in layer.predictors
-    ]
+    ]  # fmt: skip
     return Table(
         title=f"{model}: recall@{found.k}",
-        columns=("layer", "predictor", "recall", "gain over token identity", "added to it"),
+        columns=(
+            "layer", "predictor", "recall", "gain over token identity", "added to it",
+            "gain beyond equal tokens", "added beyond them",
+        ),
         rows=tuple(rows),
-        caption="95 % interval over documents; null: features exchanged within documents",
-    )
+        caption="95 % interval over documents; null: features exchanged within documents, of what "
+        "is beyond equal tokens among these",
+    )  # fmt: skip
 
 
 def _layer(layer: LayerPrediction, found: AttentionRouting) -> str:

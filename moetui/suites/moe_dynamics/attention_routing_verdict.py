@@ -35,17 +35,18 @@ CORRECTED_RULE = (
     "by 95 % intervals over documents, mean over the layers: "
     f"{MORE!r} if what attention put out recalls more experts than the table of token identities "
     "(gain wholly above 0 and above what features exchanged within documents gain, p ≤ 0.05 "
-    "against these); else "
-    f"{ADDS!r} if together with the table it recalls at least {MARGIN:g} more than the table alone "
-    "and than such an exchange leaves (interval above both); "
-    f"{NOTHING!r} if wholly below that; else {UNCLEAR!r}. Inconclusive below a tenth of "
-    f"{PREDICTION}, without an interval, or without the null"
+    "against these) and than table and features exchanged among equal tokens (likewise); "
+    f"else {ADDS!r} if together with the table it recalls at least {MARGIN:g} more "
+    "than with features exchanged among equal tokens and than an exchange within documents leaves "
+    f"of the addition (interval above both, p ≤ 0.05); {NOTHING!r} if wholly below that; else "
+    f"{UNCLEAR!r}. Inconclusive below a tenth of {PREDICTION}, without an interval, or without the "
+    "nulls"
 )
 WHY = (
     "The published accuracy is of a map scored on the few prompts that it was fitted to, its "
     "overlap is reached by naming the same experts always, and its correlation is the largest of "
     "hundreds; the corrected recall is of documents that nothing was fitted to, beside what the "
-    "token alone foretells."
+    "token alone foretells, by a table and by the same features of its equals."
 )
 
 
@@ -97,6 +98,9 @@ def _corrected(model: str, found: AttentionRouting) -> Iterator[Measure]:
             (f"recall@k, {one.predictor}", one.recall),
             (f"gain over token identity, {one.predictor}", one.gain),
             (f"added to token identity, {one.predictor}", one.added),
+            (f"recall@k, {one.predictor} of equal tokens and {TOKEN}", one.equal_tokens),
+            (f"gain beyond equal tokens, {one.predictor}", one.gain_beyond),
+            (f"added beyond equal tokens, {one.predictor}", one.added_beyond),
         ):
             if statistic is not None and statistic.value is not None:
                 yield Measure(model=model, label="corrected", name=name, statistic=statistic)
@@ -182,24 +186,35 @@ def _judged(cells: Sequence[CellResult]) -> Verdict:
             one
             for model, result in found.items()
             for one in _corrected(model, result)
-            if one.name.endswith((OUTPUT, PATTERN, CEILING, f"recall@k, {TOKEN}"))
+            if one.name == f"recall@k, {TOKEN}"
+            or any(name in one.name for name in (OUTPUT, PATTERN, CEILING))
         ),
     )
 
 
 def corrected_outcome(one: Predicted) -> str:
     """The rule on what attention put out; gain and addition have intervals and nulls."""
-    gain, added = one.gain, one.added
-    assert gain is not None and added is not None
-    more, beyond = limits(gain), limits(added)
-    if more is None or beyond is None or gain.p is None or added.null_high is None:
+    gain, added, alone, both = one.gain, one.added, one.gain_beyond, one.added_beyond
+    if gain is None or added is None or alone is None or both is None:
         return INCONCLUSIVE
-    if more[0] > max(0.0, gain.null_high or 0.0) and gain.p <= 0.05:
+    more, than_equals, beyond = limits(gain), limits(alone), limits(both)
+    if more is None or than_equals is None or beyond is None or added.null_high is None:
+        return INCONCLUSIVE
+    if (
+        more[0] > max(0.0, gain.null_high or 0.0)
+        and than_equals[0] > max(0.0, alone.null_high or 0.0)
+        and _unlikely(gain)
+        and _unlikely(alone)
+    ):
         return MORE
     bar = max(0.0, added.null_high) + MARGIN
-    if beyond[0] > bar:
+    if beyond[0] > bar and _unlikely(both):
         return ADDS
     return NOTHING if beyond[1] < bar else UNCLEAR
+
+
+def _unlikely(statistic: Statistic) -> bool:
+    return statistic.p is not None and statistic.p <= 0.05
 
 
 def _insufficient(
@@ -214,10 +229,10 @@ def _insufficient(
         return f"{found.fit_documents} calibration documents, {LEAST_FIT} needed to fit"
     if OUTPUT in found.missing:
         return f"{OUTPUT}: {found.missing[OUTPUT]}"
-    added = _of(found, OUTPUT).added
-    if added is None or limits(added) is None:
-        return (added.caveat if added is not None else None) or "no interval"
-    return None if added.null_high is not None else "no null was drawn (shuffles=0)"
+    beyond = _of(found, OUTPUT).added_beyond
+    if beyond is None:
+        return "no null was drawn (shuffles=0)"
+    return None if limits(beyond) is not None else beyond.caveat or "no interval"
 
 
 LEAST_FIT = 10
@@ -239,13 +254,13 @@ def _why_not(cells: Sequence[CellResult]) -> str:
 
 def _sentence(model: str, found: AttentionRouting, outcome: str) -> str:
     output, token, popular = (_of(found, name) for name in (OUTPUT, TOKEN, POPULARITY))
-    added = output.added
-    assert added is not None
+    added, beyond = output.added, output.added_beyond
+    assert added is not None and beyond is not None
     left = "unknown" if added.null_mean is None else f"{added.null_mean:.3f}"
     return (
         f"in {model} attention's output {_DOES[outcome]}: it recalls {told(output.recall)} "
-        f"of a token's {experts(found.k)}, the token alone {told(token.recall)} "
-        f"(gain {told(output.gain)}), always the most frequent {told(popular.recall)}; "
-        f"together with the token it recalls {told(added)} more than the token alone, "
-        f"{left} where it is exchanged within documents"
+        f"of a token's {experts(found.k)}, a table of tokens alone {told(token.recall)}, always "
+        f"the most frequent {told(popular.recall)}; together with the table it recalls "
+        f"{told(beyond)} more than where it is exchanged among equal tokens (than the table alone: "
+        f"{told(added)}, of which {left} is left where it is exchanged within documents)"
     )

@@ -51,7 +51,8 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     shuffles: Annotated[
         Count,
         msgspec.Meta(
-            description="draws of the null: streams exchanged within documents, and fitted anew"
+            description="draws of each null: streams exchanged within documents, or among equal "
+            "tokens, and fitted anew"
         ),
     ] = 20
     cache_documents: Annotated[

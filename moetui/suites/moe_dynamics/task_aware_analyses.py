@@ -13,13 +13,15 @@ from moetui.analyses.expert_ranks import sizes_of
 from moetui.analyses.offload import DEFINITION as PLAN
 from moetui.analyses.offload import OffloadPlan, Requests, capacities, offload_rows
 from moetui.analyses.probe_features import layer_at
-from moetui.analyses.seed_prediction import SeedTask, seed_prediction
-from moetui.analyses.task_aware import (
-    Foretold,
+from moetui.analyses.probed_documents import (
     ProbedDocument,
     later_layers,
     read_probed,
     some_tokens,
+)
+from moetui.analyses.seed_prediction import SeedTask, seed_prediction
+from moetui.analyses.task_aware import (
+    Foretold,
     task_aware,
 )
 from moetui.demo import Split

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from moetui.analyses.offload import TOKEN, OffloadPlan
+from moetui.analyses.offload import OffloadPlan
 from moetui.analyses.seed_prediction import SeedTask
-from moetui.analyses.task_aware import PROBE, RecallAt, TaskAware, TaskLayer
+from moetui.analyses.task_aware import BESIDE, RecallAt, TaskAware, TaskLayer
 from moetui.stats import Statistic
 from moetui.suites.moe_dynamics.attention_routing_sections import seed_table
 from moetui.suites.results import SuiteResult, results_of
@@ -50,7 +50,8 @@ def _size(model: str, found: TaskAware) -> str:
         f"{model}: the probe reads what leaves layer {found.probe_layer}; fitted to "
         f"{found.fit_tokens:,} tokens of {found.fit_documents} documents, judged on "
         f"{found.tokens:,} of {found.documents} others; the table knows {found.coverage:.0%} of "
-        f"these; {found.k} experts drawn at random recall {found.chance:.3f}.{missing}"
+        f"these, and {found.movable:.0%} have an equal among them; "
+        f"{found.k} experts drawn at random recall {found.chance:.3f}.{missing}"
     )
 
 
@@ -87,14 +88,15 @@ def _gains(model: str, found: TaskAware) -> Table:
 
 def _by_layer(model: str, found: TaskAware) -> Table:
     names = [one.predictor for one in found.mean.predictors]
+    overs = [one.over for one in _of(found.layers[0], BESIDE).gains]
     return Table(
         title=f"{model}: recall@{found.k} by layer",
-        columns=("layer", *names, f"gain of the {PROBE} over {TOKEN}"),
+        columns=("layer", *names, *(f"gain of {BESIDE} over {over}" for over in overs)),
         rows=tuple(
             (
                 str(layer.layer),
                 *(_value(_of(layer, name).recall) for name in names),
-                estimate(_of(layer, PROBE).gains[0].gain),
+                *(estimate(one.gain) for one in _of(layer, BESIDE).gains),
             )
             for layer in found.layers
         ),
@@ -169,7 +171,7 @@ def _plan_table(model: str, plan: OffloadPlan) -> Table:
         title=f"{model}: caches of {plan.num_experts} experts a layer, {plan.top_k} a token",
         columns=(
             "experts in memory, a layer", "memory, MB", "policy", "hit rate", "over LRU",
-            "over LRU + token", "fetched, MB a token", "stall, ms a token", "at worst",
+            "over the token's", "fetched, MB a token", "stall, ms a token", "at worst",
         ),
         rows=tuple(rows),
         caption="95 % interval over documents in brackets",

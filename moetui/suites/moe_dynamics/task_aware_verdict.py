@@ -6,7 +6,14 @@ from collections.abc import Iterator, Sequence
 
 from moetui.analyses.offload import LRU, OffloadPlan, OffloadRow
 from moetui.analyses.seed_prediction import SeedPrediction, SeedTask
-from moetui.analyses.task_aware import BASELINES, PREDICTORS, PROBE, RecallAt, TaskAware
+from moetui.analyses.task_aware import (
+    BASELINES,
+    BESIDE,
+    PREDICTORS,
+    PROBE,
+    RecallAt,
+    TaskAware,
+)
 from moetui.stats import Statistic
 from moetui.stats.minimum import PREDICTION, enough, warning
 from moetui.suites.moe_dynamics.attention_routing_verdict import LEAST_FIT, MARGIN, seed_measures
@@ -26,12 +33,13 @@ SEED_RULE = (
 )
 CORRECTED_RULE = (
     "by 95 % intervals over documents, mean over the layers after the probe's: the probe foretells "
-    f"where its recall@k is at least {MARGIN:g} above that of every baseline known at its layer "
-    f"({', '.join(BASELINES)}; intervals wholly above) and p ≤ 0.05 against streams exchanged "
-    f"within documents; {PAYS!r} if with half of the experts in memory (the capacity nearest to "
-    f"it) prefetching what it foretells also has a hit rate more than {MARGIN:g} above that of "
-    f"LRU, alone and with what the token foretells prefetched; {FORETELLS!r} if it has not; else "
-    f"{NO_BETTER!r}. Inconclusive below a tenth of {PREDICTION}, without an interval, or without "
+    "where with the table of tokens at its side its recall@k is at least "
+    f"{MARGIN:g} above that of every baseline known at its layer ({', '.join(BASELINES)}; "
+    "intervals wholly above) and p ≤ 0.05 against streams exchanged within documents, and among "
+    f"equal tokens; {PAYS!r} if with half of the experts in memory (the capacity nearest to "
+    f"it) prefetching what both foretell also has a hit rate more than {MARGIN:g} above that of "
+    "LRU, alone and with what the token foretells prefetched (by a probe of equal tokens); "
+    f"{FORETELLS!r} if it has not; else {NO_BETTER!r}. Inconclusive below a tenth of {PREDICTION}, without an interval, or without "
     "the null"
 )
 WHY = (
@@ -65,8 +73,8 @@ def _recalls(model: str, found: TaskAware) -> Iterator[Measure]:
             # Named by the multiple of k, so that models of different k have the same measures.
             yield from _corrected(model, f"recall@{_TIMES[rank]}, {name}", one.recall)
         for over in (one for first in sizes[:1] for one in first.gains):
-            if name == PROBE:
-                yield from _corrected(model, f"gain of the probe over {over.over}", over.gain)
+            if name in (PROBE, BESIDE):
+                yield from _corrected(model, f"gain of {name} over {over.over}", over.gain)
 
 
 _TIMES = ("k", "1.5k", "2k")
@@ -80,7 +88,7 @@ def _caches(model: str, plan: OffloadPlan | None) -> Iterator[Measure]:
         if row.capacity == half:
             name = f"hit rate, half of the experts, {row.policy}"
             yield from _corrected(model, name, row.hit_rate)
-            if row.policy == f"{LRU} + {PROBE}":
+            if row.policy in (f"{LRU} + {PROBE}", f"{LRU} + {BESIDE}"):
                 yield from _corrected(model, f"{name}, over the token's", row.over_token)
 
 
@@ -168,7 +176,7 @@ def _judged(cells: Sequence[CellResult]) -> Verdict:
 
 def corrected_outcome(found: TaskAware) -> str:
     """The rule; all gains have intervals, those of the probe a null."""
-    gains = [one.gain for one in _at_k(found, PROBE).gains]
+    gains = [one.gain for one in _at_k(found, BESIDE).gains]
     lowest = [ends[0] for g in gains if (ends := limits(g)) is not None]
     if (
         len(lowest) < len(gains)
@@ -183,10 +191,10 @@ def corrected_outcome(found: TaskAware) -> str:
 
 
 def _prefetching(plan: OffloadPlan | None) -> OffloadRow | None:
-    """LRU with the probe's prefetch, half of the experts in memory."""
+    """LRU with what probe and token foretell fetched, half of the experts in memory."""
     if plan is None:
         return None
-    wanted = (f"{LRU} + {PROBE}", half_of(plan))
+    wanted = (f"{LRU} + {BESIDE}", half_of(plan))
     return next((row for row in plan.rows if (row.policy, row.capacity) == wanted), None)
 
 
@@ -198,7 +206,7 @@ def _insufficient(found: TaskAware | None, cells: Sequence[CellResult]) -> str |
         return warning(PREDICTION, **sizes)
     if found.fit_documents < LEAST_FIT:
         return f"{found.fit_documents} calibration documents, {LEAST_FIT} needed to fit"
-    gains = [one.gain for one in _at_k(found, PROBE).gains]
+    gains = [one.gain for one in _at_k(found, BESIDE).gains]
     without = next((g.caveat or "no interval" for g in gains if limits(g) is None), None)
     if without is not None:
         return without
@@ -220,14 +228,14 @@ def _why_not(cells: Sequence[CellResult]) -> str:
 
 def _sentence(model: str, found: TaskAware, outcome: str | None) -> str:
     """outcome: of this model, where models differ."""
-    probe, named = _at_k(found, PROBE), f", {outcome}:" if outcome is not None else ""
+    both, named = _at_k(found, BESIDE), f", {outcome}:" if outcome is not None else ""
     others = ", ".join(
-        f"{name} {told(_at_k(found, name).recall)}" for name in PREDICTORS if name != PROBE
+        f"{name} {told(_at_k(found, name).recall)}" for name in PREDICTORS if name != BESIDE
         and _sizes(found, name)
     )  # fmt: skip
     return (
-        f"in {model}{named} from layer {found.probe_layer} the probe recalls "
-        f"{told(probe.recall)} of the {experts(found.k)} of later layers ({others}){_saving(found)}"
+        f"in {model}{named} from layer {found.probe_layer} {BESIDE} together recall "
+        f"{told(both.recall)} of the {experts(found.k)} of later layers ({others}){_saving(found)}"
     )
 
 
@@ -242,7 +250,7 @@ def _saving(found: TaskAware) -> str:
         moved = f", for {more:.2f} times the bytes"
     return (
         f"; with {row.capacity} of {found.plan.num_experts} experts of a layer in memory fetching "
-        f"what it foretells takes the hit rate from {told(plain.hit_rate)} by LRU to "
+        f"what they foretell takes the hit rate from {told(plain.hit_rate)} by LRU to "
         f"{told(row.hit_rate)}{moved} ({told(row.over_token)} above fetching what the token "
         "foretells)"
     )

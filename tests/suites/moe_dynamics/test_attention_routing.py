@@ -38,7 +38,9 @@ def found(result, kind):
     return next(cell.result for cell in result.cells if isinstance(cell.result, kind))
 
 
-def predicted(gain, added, null=0.0, p=0.04, exchanged=-0.1):
+def predicted(gain, added, null=0.0, p=0.04, exchanged=-0.1, alone=(0.01, 0.05), p_equal=0.04):
+    """added: beyond equal tokens; null: what is left of the addition within documents."""
+
     def limits(pair):
         low, high = pair
         return {"value": (low + high) / 2, "ci_low": low, "ci_high": high, "n_documents": 100}
@@ -47,7 +49,9 @@ def predicted(gain, added, null=0.0, p=0.04, exchanged=-0.1):
         predictor="attention output",
         recall=Statistic(value=0.5),
         gain=Statistic(**limits(gain), p=p, null_high=exchanged),
-        added=Statistic(**limits(added), null_high=null),
+        added=Statistic(value=0.5, null_high=null),
+        gain_beyond=Statistic(**limits(alone), p=p_equal),
+        added_beyond=Statistic(**limits(added), p=p_equal),
     )
 
 
@@ -59,6 +63,10 @@ def predicted(gain, added, null=0.0, p=0.04, exchanged=-0.1):
         # What the document as a whole foretells is not attention's.
         (predicted((0.01, 0.05), (0.1, 0.2), exchanged=0.02), ADDS),
         (predicted((0.03, 0.05), (0.1, 0.2), exchanged=0.02), MORE),
+        # Nor is what its equals foretell, whatever the table does not know.
+        (predicted((0.01, 0.05), (0.1, 0.2), alone=(-0.01, 0.05)), ADDS),
+        (predicted((0.01, 0.05), (0.1, 0.2), p_equal=0.2), UNCLEAR),
+        (predicted((0.01, 0.05), (0.0, 0.0), alone=(-0.05, -0.01)), NOTHING),
         (predicted((-0.1, 0.05), (0.1, 0.2)), ADDS),
         (predicted((-0.1, 0.05), (0.1, 0.2), null=0.1), UNCLEAR),
         (predicted((-0.1, 0.05), (0.1, 0.2), null=0.3), NOTHING),
@@ -74,9 +82,9 @@ def test_the_corrected_rule_reads_intervals(one, outcome):
 def test_the_same_prediction_everywhere_adds_nothing_and_few_documents_say_nothing():
     one = predicted((-0.1, 0.05), (0.0, 0.0))
     same = Statistic(value=0.0, null_high=0.0, n_documents=40)
-    assert corrected_outcome(msgspec.structs.replace(one, added=same)) == NOTHING
+    assert corrected_outcome(msgspec.structs.replace(one, added_beyond=same)) == NOTHING
     few = Statistic(value=0.0, null_high=0.0, n_documents=5)
-    assert corrected_outcome(msgspec.structs.replace(one, added=few)) == INCONCLUSIVE
+    assert corrected_outcome(msgspec.structs.replace(one, added_beyond=few)) == INCONCLUSIVE
 
 
 def test_the_run_is_whole(result):
@@ -114,7 +122,7 @@ def test_both_rules_speak_in_sentences(result):
     assert verdicts.seed.outcome in ("predictable", "not predictable", "complex mapping")
     assert "in demo 6 features of attention foretell" in verdicts.seed.statement
     assert verdicts.corrected.outcome in (MORE, ADDS, NOTHING, UNCLEAR)
-    assert "of a token's 4 experts, the token alone" in verdicts.corrected.statement
+    assert "of a token's 4 experts, a table of tokens alone" in verdicts.corrected.statement
     names = [measure.name for measure in result.measures]
     assert "attention_routing: gain over token identity, attention output" in names
     headings = [section.heading for section in sections.sections(result)]

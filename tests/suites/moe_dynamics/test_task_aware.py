@@ -8,7 +8,7 @@ from msgspec.structs import replace
 import moetui
 from moetui.analyses.offload import LRU
 from moetui.analyses.seed_prediction import SeedTask
-from moetui.analyses.task_aware import BASELINES, PROBE, TaskAware
+from moetui.analyses.task_aware import BASELINES, BESIDE, PROBE, TaskAware
 from moetui.demo import checkpoint
 from moetui.stats import Statistic
 from moetui.suites import run_suite, sections
@@ -63,9 +63,10 @@ def test_the_run_is_whole(result):
     assert one.probe_layer == 5 and [layer.layer for layer in one.layers] == [6, 7]
     assert one.gate_missing is None and (one.documents, one.fit_documents) == (24, 24)
     assert [size.m for size in one.mean.predictors[0].sizes] == [4, 6, 8]
-    probe = one.mean.predictors[0]
-    assert probe.predictor == PROBE
-    assert [gain.over for gain in probe.sizes[0].gains] == list(BASELINES)
+    for at, name in enumerate((PROBE, BESIDE)):
+        predictor = one.mean.predictors[at]
+        assert predictor.predictor == name
+        assert [gain.over for gain in predictor.sizes[0].gains] == list(BASELINES)
 
 
 def test_the_plan_is_in_bytes_of_the_checkpoint(result):
@@ -82,7 +83,10 @@ def test_the_plan_is_in_bytes_of_the_checkpoint(result):
     assert lru.bytes_per_token.value == pytest.approx(missed)
     assert lru.stall_ms.value == pytest.approx(missed / plan.bandwidth * 1e3)
     policies = [row.policy for row in plan.rows if row.capacity == 8]
-    ahead = ["token identity", "probe", "gate, one router early"]
+    ahead = [
+        "token identity", "probe of equal tokens", "probe", "probe and token",
+        "gate, one router early",
+    ]  # fmt: skip
     assert policies == ["LRU", "LFU", "Belady", *(f"LRU + {name}" for name in ahead)]
 
 
@@ -129,7 +133,7 @@ def test_both_rules_speak_in_sentences(result):
     assert "of the 4 experts of later layers" in verdicts.corrected.statement
     assert "with 8 of 16 experts of a layer in memory" in verdicts.corrected.statement
     names = [measure.name for measure in result.measures]
-    assert "task_aware: gain of the probe over token identity" in names
+    assert "task_aware: gain of probe over token identity" in names
     assert "task_aware: hit rate, half of the experts, LRU + probe" in names
     headings = [section.heading for section in sections.sections(result)]
     assert "What keeping some experts in memory would cost" in headings
@@ -175,19 +179,19 @@ def test_the_plan_is_collected_with_the_other_plans(result):
 )
 def test_the_corrected_rule_asks_for_every_baseline_and_for_caches(result, gains, hits, outcome):
     one = found(result, TaskAware)
-    lows = [*gains, 0.5, 0.5]
+    lows = [*gains, 0.5, 0.5, 0.5]
     made = tuple(
         replace(gain, gain=Statistic(value=low + 0.01, ci_low=low, ci_high=low + 0.02, p=0.04))
-        for gain, low in zip(one.mean.predictors[0].sizes[0].gains, lows, strict=True)
+        for gain, low in zip(one.mean.predictors[1].sizes[0].gains, lows, strict=True)
     )
-    probe = one.mean.predictors[0]
-    probe = replace(probe, sizes=(replace(probe.sizes[0], gains=made), *probe.sizes[1:]))
+    probe, both = one.mean.predictors[:2]
+    both = replace(both, sizes=(replace(both.sizes[0], gains=made), *both.sizes[1:]))
     over = [Statistic(value=low + 0.01, ci_low=low, ci_high=low + 0.02) for low in hits]
     rows = tuple(
         replace(row, over_lru=over[0], over_token=over[1])
-        if (row.policy, row.capacity) == (f"{LRU} + {PROBE}", 8)
+        if (row.policy, row.capacity) == (f"{LRU} + {BESIDE}", 8)
         else row
         for row in one.plan.rows
     )
-    mean = replace(one.mean, predictors=(probe, *one.mean.predictors[1:]))
+    mean = replace(one.mean, predictors=(probe, both, *one.mean.predictors[2:]))
     assert corrected_outcome(replace(one, mean=mean, plan=replace(one.plan, rows=rows))) == outcome
