@@ -39,8 +39,8 @@ CORRECTED_RULE = (
     f"equal tokens; {PAYS!r} if with half of the experts in memory (the capacity nearest to "
     f"it) prefetching what both foretell also has a hit rate more than {MARGIN:g} above that of "
     "LRU, alone and with what the token foretells prefetched (by a probe of equal tokens); "
-    f"{FORETELLS!r} if it has not; else {NO_BETTER!r}. Inconclusive below a tenth of {PREDICTION}, without an interval, or without "
-    "the null"
+    f"{FORETELLS!r} if it has not; else {NO_BETTER!r}. Inconclusive below a tenth of "
+    f"{PREDICTION}, without an interval, or without the null"
 )
 WHY = (
     "The published scores are of a map fitted to the very prompts that it is scored on, with more "
