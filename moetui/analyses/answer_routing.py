@@ -1,7 +1,8 @@
 """Do wrong answers route otherwise than right ones? Problems of one kind, compared within kinds.
 
 Hard problems are asked otherwise, answered at other lengths and wrong more often: so right and
-wrong are exchanged only among problems of the same operation, wording and size.
+wrong are compared only among problems of the same operation, wording and size. And a pair of
+numbers is asked in many ways, all of which may be hard: so pairs, not answers, are witnesses.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ from moetui.stats import (
     document_intervals,
     permutation_test,
     ratio_of_sums,
-    within_document_shuffle,
 )
 from moetui.stats.minimum import ANSWERS, enough, warning
 from moetui.trace.types import ExpertIds, Ints
@@ -35,9 +35,9 @@ LEVEL, PERMUTATIONS = 0.05, 9999
 DEFINITION = (
     "consistency: overlap of an answer's experts from token to token; strangeness: share of a "
     "token's experts that other problems' rows of the same token id do not choose. Both over the "
-    "answer's tokens; p by exchanging right and wrong among problems of the same operation, "
-    "wording and size (both operands below ten or not), two-sided; the difference is that within "
-    "these kinds, so it need not be that of the two means"
+    "answer's tokens; the difference is that within problems of the same operation, wording and "
+    "size (both operands below ten or not), so it need not be that of the two means; p by turning "
+    "round what whole pairs of numbers add to it, all answers about a pair together, two-sided"
 )
 
 
@@ -57,7 +57,8 @@ class AnswerDifference(msgspec.Struct, frozen=True, kw_only=True):
     """One number of right and of wrong answers, problems being the documents.
 
     difference: wrong − right within kinds of problems (each weighing as much as it tells), with
-    an interval and the p of its stratified permutation; right and wrong are plain means.
+    an interval and the p of a sign flip, both over pairs of numbers; right and wrong are plain
+    means.
     """
 
     what: str
@@ -171,7 +172,7 @@ def _difference(
     seed: int,
 ) -> AnswerDifference:
     """pairs: [D], the pair of numbers that an answer is about: answers of one are no independent
-    witnesses, so that the interval is over pairs."""
+    witnesses, so that interval and p are over pairs."""
     known = np.isfinite(values)
     value, good, kind = values[known], right[known], kinds[known]
     if good.all() or not good.any():
@@ -201,9 +202,14 @@ def _difference(
     if not weight:
         nothing = Statistic(n_documents=len(value), caveat="no kind has right and wrong answers")
         return AnswerDifference(what=what, right=right_mean, wrong=wrong_mean, difference=nothing)
+    # What each pair of numbers adds: without a difference, as likely with the other sign. Compared
+    # with the others of its kind, since a mean that holds the answer itself follows it, which
+    # makes the null too narrow where there are few pairs.
+    same = strata.spread(strata.sizes[:, None].astype(float))[:, 0]
+    added = np.bincount(about, wrong * spread * same / np.maximum(same - 1, 1)) / weight
     tested = permutation_test(
         float(wrong @ spread) / weight,
-        lambda rng: float(wrong[within_document_shuffle(kind, rng)] @ spread) / weight,
+        lambda rng: float(rng.choice((-1.0, 1.0), len(added)) @ added),
         tail="two-sided",
         permutations=PERMUTATIONS,
         seed=seed,
@@ -214,8 +220,7 @@ def _difference(
         wrong * spread,
         wrong**2,
         f"{int(telling.sum())} answers of kinds that have right and wrong ones; within kinds, "
-        "whose means are taken as given; interval over pairs of numbers, while p exchanges single "
-        "answers",
+        "whose means are taken as given; interval and p over pairs of numbers",
     )
     return AnswerDifference(
         what=what,

@@ -46,9 +46,10 @@ class LayerLoad(msgspec.Struct, frozen=True, kw_only=True):
     under it. for_90: the fewest experts that carry 90 % of the load. entropy: of the load over
     ln E, 1 = even; entropy_prefill and entropy_decode of the prompts' and the generated tokens.
     All have as `null_mean` what an even router shows on as many independent tokens.
-    cold: [thresholds], experts whose upper limit is under the threshold; undecided: those whose
-    interval holds it; dead: no hit and enough effective tokens to see one at the lowest
-    threshold. All three None where there are too few prompts or effective tokens.
+    cold: [thresholds], experts whose upper limit is under the threshold, with effective hits
+    enough to tell; undecided: neither these nor those whose lower limit is not under it; dead: no
+    hit and enough effective tokens to see one at the lowest threshold. All three None where there
+    are too few prompts or effective tokens.
     """
 
     layer: int | None

@@ -32,7 +32,7 @@ class EdgeDomain(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Documents(Protocol):
-    """A table of tokens, as `expert_edges.Half`."""
+    """A table of tokens, as `edge_halves.Half`."""
 
     @property
     def documents(self) -> tuple[RoutedDocument, ...]:

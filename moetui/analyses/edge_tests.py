@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from moetui.stats import Strata, joint_counts, plug_in_information
 from moetui.stats.joint import shuffled_joint
-from moetui.stats.shuffle import movable_share, within_document_shuffle
+from moetui.stats.shuffle import movable_rows, within_document_shuffle
 
 Numbers = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -52,13 +52,15 @@ class Counted:
 class ShuffleTest:
     """The cells [P, E, E] against one shuffle.
 
-    expected: mean count under it. z: the count less that, in standard deviations; NaN for cells
+    expected: mean count under it. kept: the part of the count that no shuffle changes, of tokens
+    that cannot change places. z: the count less `expected`, in standard deviations; NaN for cells
     that are not tested. q: family-wise. information: [P], mean of the plug-in mutual information
     under it, in nats, and information_p: [P], of the observed one. movable: share of tokens that
     can change places.
     """
 
     expected: Numbers
+    kept: Numbers
     z: Numbers
     q: Numbers
     information: Numbers
@@ -92,7 +94,7 @@ def shuffle_test(
     step: Callable[[], None] = lambda: None,
 ) -> ShuffleTest:
     """The cells of `tested` [P, E, E] as one family, the second layer's rows shuffled within
-    `groups` [T] (documents or token ids), whole tokens at a time.
+    `groups` [T] (documents, token ids or both), whole tokens at a time.
 
     step: called after every shuffle of every block of layers (`blocks`).
     """
@@ -102,13 +104,15 @@ def shuffle_test(
     with np.errstate(invalid="ignore", divide="ignore"):
         z = np.where(usable, (found.joint - expected) / scale, np.nan)
     observed = plug_in_information(found.joint)
+    free = movable_rows(groups)
+    kept = np.stack([joint_counts(members[~free, a], members[~free, b]) for a, b in pairs])
     maxima = np.full(permutations, -np.inf)
     sums, reached = np.zeros(len(pairs)), np.zeros(len(pairs), np.int64)
     for block in blocks(pairs, members.shape[2]):
-        here = _Block(members, pairs, block)
+        here = _Block(members, free, pairs, block)
         rng = np.random.default_rng(seed)  # every block sees the same shuffles
         for index in range(permutations):
-            joint = here.joint(within_document_shuffle(groups, rng))
+            joint = kept[block] + here.joint(within_document_shuffle(groups[free], rng))
             with np.errstate(invalid="ignore", divide="ignore"):
                 scores = (joint - expected[block]) / scale[block]
             most = scores[usable[block]].max(initial=-np.inf)
@@ -122,11 +126,12 @@ def shuffle_test(
     q = np.where(usable, (1 + above) / (1 + permutations), 1.0)
     return ShuffleTest(
         expected=expected,
+        kept=kept,
         z=z,
         q=np.where(tested, q, np.nan),
         information=sums / permutations,
         information_p=(1 + reached) / (1 + permutations),
-        movable=movable_share(groups),
+        movable=float(free.mean()),
     )
 
 
@@ -143,13 +148,14 @@ def blocks(pairs: Pairs, experts: int) -> Iterator[slice]:
 
 
 class _Block:
-    """The columns of some pairs of layers, in the type in which products are fast."""
+    """The columns of some pairs of layers over the rows `free` [T], in the type in which products
+    are fast."""
 
-    def __init__(self, members: Members, pairs: Pairs, block: slice) -> None:
+    def __init__(self, members: Members, free: Flags, pairs: Pairs, block: slice) -> None:
         self._pairs = pairs[block]
         layers = sorted({layer for pair in self._pairs for layer in pair})
         self._at = {layer: row for row, layer in enumerate(layers)}
-        self._rows = np.ascontiguousarray(members[:, layers], np.float32)
+        self._rows = np.ascontiguousarray(members[:, layers][free], np.float32)
 
     def joint(self, order: NDArray[np.intp]) -> Numbers:
         """[pairs, E, E], the second layer's rows taken in `order`."""

@@ -8,7 +8,6 @@ the shuffle that it beat, and says nothing of cause: `causal_edges` does.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
@@ -16,20 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moetui.analyses.edge_domains import EdgeDomain, edge_domains
-from moetui.analyses.edge_tests import (
-    Counted,
-    Flags,
-    Members,
-    Pairs,
-    ShuffleTest,
-    counted,
-    shuffle_test,
-    testable,
-)
+from moetui.analyses.edge_halves import Beats, Half, Judged, judged_halves
+from moetui.analyses.edge_tests import Flags, Members, Pairs, ShuffleTest, testable
 from moetui.analyses.expert_paths import ExpertPaths, expert_paths
 from moetui.analyses.layer_information import LayerInformation, layer_information
 from moetui.analyses.routed import RoutedDocument
-from moetui.analyses.routing_sets import members
 from moetui.stats import (
     Statistic,
     association,
@@ -39,7 +29,7 @@ from moetui.stats import (
 )
 from moetui.stats.minimum import LAYER_INFORMATION, enough, warning
 
-Beaten = Literal["both", "within documents", "among equal tokens"]
+Beaten = Literal["all three", "both", "within documents", "among equal tokens"]
 
 # So many edges are listed, the strongest; all are counted.
 LISTED = 200
@@ -53,9 +43,11 @@ DEFINITION = (
 NULLS = (
     "within documents: the second layer's rows change places within their document, which keeps "
     "what a document as a whole prefers; among equal tokens: they change places with rows of the "
-    "same token id, which keeps all that token identity explains. Expected counts and variances "
-    "are exact; an edge beats both unless its table says otherwise. Each shuffle keeps one of the "
-    "two causes: what token and document bring about together, neither takes out"
+    "same token id, which keeps all that token identity explains. Each of the two keeps one cause "
+    "only; among equal tokens of a document keeps all that token and document bring about "
+    "together, but moves only tokens that a document has twice, so an edge that does not beat it "
+    "may still be more than that. Each half tries by it the pairs that beat the first two in the "
+    "other half, as one family. Expected counts and variances are exact"
 )
 
 
@@ -64,7 +56,9 @@ class EdgeHalf(msgspec.Struct, frozen=True, kw_only=True):
 
     together: tokens that chose both. lift, pmi (nats), g2: against independent layers.
     over_documents, over_tokens: how many times more often than under the shuffle within documents
-    and among equal tokens; documents_q and tokens_q: family-wise, of these.
+    and among equal tokens; over_together: than among equal tokens of a document, of the tokens
+    that can move there, None where none can. documents_q, tokens_q, together_q: family-wise, of
+    these; together_q is None where the other half has no reason to try it.
     """
 
     documents: int
@@ -77,6 +71,8 @@ class EdgeHalf(msgspec.Struct, frozen=True, kw_only=True):
     documents_q: float
     over_tokens: float
     tokens_q: float
+    over_together: float | None
+    together_q: float | None
 
 
 class Edge(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,6 +100,7 @@ class LayerEdges(msgspec.Struct, frozen=True, kw_only=True):
     source_layer: int
     target_layer: int
     tested: int
+    beyond_together: int
     beyond_both: int
     beyond_documents: int
     beyond_tokens: int
@@ -113,10 +110,13 @@ class LayerEdges(msgspec.Struct, frozen=True, kw_only=True):
 class ExpertEdges(msgspec.Struct, frozen=True, kw_only=True, tag="expert_edges"):
     """All edges of a model.
 
-    lift, level: as in `definition`. cells: how many were tested; beyond_both, only_documents,
-    only_tokens: edges by the shuffles that they beat. movable_tokens: share of evaluation tokens
-    that the shuffle among equal tokens can move. edges: at most 200, those that stand out most
-    from it first. paths: of the edges that beat both. information: over all pairs of layers.
+    lift, level: as in `definition`. cells: how many were tested. Edges by the shuffles that they
+    beat: beyond_both, of within documents and among equal tokens, each by itself; of these
+    beyond_together, also among equal tokens of a document; only_documents, only_tokens.
+    movable_tokens, movable_together: share of evaluation tokens that the shuffle among equal
+    tokens, and that among those of a document, can move. edges: at most 200, those that stand out
+    most from equal tokens first. paths: of the edges beyond_together. information: over all pairs
+    of layers.
     reason: why no verdict may rest on this. warnings: sizes below the minimum.
     """
 
@@ -127,56 +127,17 @@ class ExpertEdges(msgspec.Struct, frozen=True, kw_only=True, tag="expert_edges")
     permutations: int
     layers: tuple[LayerEdges, ...]
     cells: int
+    beyond_together: Statistic
     beyond_both: Statistic
     only_documents: int
     only_tokens: int
     movable_tokens: float
+    movable_together: float
     edges: tuple[Edge, ...]
     paths: ExpertPaths
     information: LayerInformation
     reason: str | None
     warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Half:
-    """Documents of one half as one table of tokens. document, token: [T]; members [T, L, E]."""
-
-    documents: tuple[RoutedDocument, ...]
-    document: NDArray[np.int64]
-    token: NDArray[np.int64]
-    members: Members
-
-    @classmethod
-    def of(cls, documents: Sequence[RoutedDocument], experts: int) -> Half:
-        """All tokens of `documents`, at least one."""
-        sizes = [len(one.ids) for one in documents]
-        return cls(
-            documents=tuple(documents),
-            document=np.repeat(np.arange(len(sizes)), sizes),
-            token=np.concatenate([one.ids for one in documents]).astype(np.int64),
-            members=members(np.concatenate([one.experts for one in documents]), experts),
-        )
-
-    def by_document(self, rows: NDArray[np.generic]) -> NDArray[np.float64]:
-        """[D, C]: sums over each document's tokens of rows [T, C]."""
-        starts = np.searchsorted(self.document, np.arange(len(self.documents)))
-        return np.add.reduceat(np.asarray(rows, float), starts, axis=0)
-
-
-@dataclass(frozen=True, eq=False)
-class _Judged:
-    """One half with both tests."""
-
-    half: Half
-    found: Counted
-    documents: ShuffleTest
-    tokens: ShuffleTest
-
-    def beats(self, test: ShuffleTest, lift: float, level: float) -> Flags:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            strong = self.found.joint > lift * self.found.independent
-            return np.asarray(strong & (test.q <= level))
 
 
 def layer_pairs(layers: int, distance: int) -> list[tuple[int, int]]:
@@ -199,24 +160,30 @@ def expert_edges(
 ) -> ExpertEdges:
     """Edges between layers at most `distance` apart (of those that route: two at least).
 
-    step: called after each of the shuffles of every block of layers, of two halves and two nulls.
+    step: called after each of the shuffles of every block of layers, `SHUFFLES` of two halves.
     """
     pairs = layer_pairs(len(layers), distance)
-    first, second = (
-        _judged(Half.of(half, experts), pairs, permutations, seed + at, step)
-        for at, half in enumerate((calibration, evaluation))
-    )
-    beats = {
-        name: first.beats(getattr(first, name), lift, level)
-        & second.beats(getattr(second, name), lift, level)
-        for name in ("documents", "tokens")
-    }
-    both = beats["documents"] & beats["tokens"]
-    order = _strongest(second, beats["documents"] | beats["tokens"])
+    first, second = judged_halves(
+        [Half.of(half, experts) for half in (calibration, evaluation)], pairs,
+        lift=lift, level=level, permutations=permutations, seed=seed, step=step,
+    )  # fmt: skip
+    beats = first.beats(lift, level).and_in(second.beats(lift, level))
+    order = _strongest(second, beats.documents | beats.tokens)
     edges = _edges(first, second, beats, order[:LISTED], pairs, layers, seed)
     information = [layer_information(first.half, second.half, [pair], seed=seed) for pair in pairs]
     tested = testable(first.found) & testable(second.found)
     sizes = {"tokens": first.found.tokens + second.found.tokens}
+
+    def count(edges: Flags) -> Statistic:
+        return Statistic(
+            value=float(edges.sum()),
+            n_tokens=sizes["tokens"],
+            n_documents=len(calibration) + len(evaluation),
+            seed=seed,
+            caveat=f"of {int(tested.sum()):,} pairs of experts; a count, without an interval: one "
+            f"false edge or more has a chance of at most {level:g}",
+        )
+
     return ExpertEdges(
         definition=DEFINITION,
         nulls=NULLS,
@@ -228,9 +195,10 @@ def expert_edges(
                 source_layer=layers[a],
                 target_layer=layers[b],
                 tested=int(tested[at].sum()),
-                beyond_both=int(both[at].sum()),
-                beyond_documents=int(beats["documents"][at].sum()),
-                beyond_tokens=int(beats["tokens"][at].sum()),
+                beyond_together=int(beats.together[at].sum()),
+                beyond_both=int(beats.both[at].sum()),
+                beyond_documents=int(beats.documents[at].sum()),
+                beyond_tokens=int(beats.tokens[at].sum()),
                 information=msgspec.structs.replace(
                     information[at],
                     mutual=_mutual(second, at, second.documents),
@@ -240,19 +208,16 @@ def expert_edges(
             for at, (a, b) in enumerate(pairs)
         ),
         cells=int(tested.sum()),
-        beyond_both=Statistic(
-            value=float(both.sum()),
-            n_tokens=sizes["tokens"],
-            n_documents=len(calibration) + len(evaluation),
-            seed=seed,
-            caveat=f"of {int(tested.sum()):,} pairs of experts; a count, without an interval: one "
-            f"false edge or more has a chance of at most {level:g}",
-        ),
-        only_documents=int((beats["documents"] & ~both).sum()),
-        only_tokens=int((beats["tokens"] & ~both).sum()),
+        beyond_together=count(beats.together),
+        beyond_both=count(beats.both),
+        only_documents=int((beats.documents & ~beats.tokens).sum()),
+        only_tokens=int((beats.tokens & ~beats.documents).sum()),
         movable_tokens=second.tokens.movable,
+        movable_together=second.together.movable,
         edges=edges,
-        paths=expert_paths(both, tested, _path_lift(second), pairs, layers, second.half, seed=seed),
+        paths=expert_paths(
+            beats.together, tested, second.over_tokens, pairs, layers, second.half, seed=seed
+        ),
         information=layer_information(first.half, second.half, pairs, seed=seed),
         reason=(
             warning(LAYER_INFORMATION, **sizes)
@@ -263,38 +228,17 @@ def expert_edges(
     )
 
 
-def _judged(
-    half: Half, pairs: Pairs, permutations: int, seed: int, step: Callable[[], None]
-) -> _Judged:
-    found = counted(half.members, pairs)
-    tests = [
-        shuffle_test(
-            half.members, found, groups, pairs, testable(found),
-            permutations=permutations, seed=seed, step=step,
-        )
-        for groups in (half.document, half.token)
-    ]  # fmt: skip
-    return _Judged(half, found, *tests)
-
-
-def _path_lift(judged: _Judged) -> NDArray[np.float64]:
-    """[P, E, E]: how many times more often than among equal tokens."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ratio: NDArray[np.float64] = judged.found.joint / judged.tokens.expected
-    return ratio
-
-
-def _strongest(judged: _Judged, edges: Flags) -> list[tuple[int, int, int]]:
+def _strongest(judged: Judged, edges: Flags) -> list[tuple[int, int, int]]:
     """The cells of `edges`, those that stand out most from equal tokens first."""
-    ratio = _path_lift(judged)
+    ratio = judged.over_tokens
     cells = [(int(p), int(i), int(j)) for p, i, j in np.argwhere(edges)]
     return sorted(cells, key=lambda cell: (-ratio[cell], cell))
 
 
 def _edges(
-    first: _Judged,
-    second: _Judged,
-    beats: dict[str, Flags],
+    first: Judged,
+    second: Judged,
+    beats: Beats,
     cells: Sequence[tuple[int, int, int]],
     pairs: Pairs,
     layers: Sequence[int],
@@ -307,16 +251,13 @@ def _edges(
     found = []
     for at, cell in enumerate(cells):
         a, b = pairs[cell[0]]
-        beaten: Beaten = "both"
-        if not (beats["documents"] & beats["tokens"])[cell]:
-            beaten = "within documents" if beats["documents"][cell] else "among equal tokens"
         found.append(
             Edge(
                 source_layer=layers[a],
                 source=cell[1],
                 target_layer=layers[b],
                 target=cell[2],
-                beaten=beaten,
+                beaten=_beaten(beats, cell),
                 lift=lifts[at],
                 calibration=_half(first, cell),
                 evaluation=_half(second, cell),
@@ -326,7 +267,15 @@ def _edges(
     return tuple(found)
 
 
-def _half(judged: _Judged, cell: tuple[int, int, int]) -> EdgeHalf:
+def _beaten(beats: Beats, cell: tuple[int, int, int]) -> Beaten:
+    if beats.together[cell]:
+        return "all three"
+    if beats.both[cell]:
+        return "both"
+    return "within documents" if beats.documents[cell] else "among equal tokens"
+
+
+def _half(judged: Judged, cell: tuple[int, int, int]) -> EdgeHalf:
     p, i, j = cell
     found = judged.found
     told = association(found.joint[cell], found.first[p, i], found.second[p, j], found.tokens)
@@ -339,13 +288,15 @@ def _half(judged: _Judged, cell: tuple[int, int, int]) -> EdgeHalf:
         g2=float(told.g2),
         over_documents=float(found.joint[cell] / judged.documents.expected[cell]),
         documents_q=float(judged.documents.q[cell]),
-        over_tokens=float(found.joint[cell] / judged.tokens.expected[cell]),
+        over_tokens=float(judged.over_tokens[cell]),
         tokens_q=float(judged.tokens.q[cell]),
+        over_together=finite(float(judged.over_together[cell])),
+        together_q=finite(float(judged.together.q[cell])),
     )
 
 
 def _lifts(
-    judged: _Judged, cells: Sequence[tuple[int, int, int]], pairs: Pairs, seed: int
+    judged: Judged, cells: Sequence[tuple[int, int, int]], pairs: Pairs, seed: int
 ) -> list[Statistic]:
     """The lifts with intervals over documents."""
     half, found = judged.half, judged.found
@@ -383,7 +334,7 @@ def _columns(
         yield source * target, source, target
 
 
-def _mutual(judged: _Judged, at: int, test: ShuffleTest) -> Statistic:
+def _mutual(judged: Judged, at: int, test: ShuffleTest) -> Statistic:
     """Plug-in information of two layers less its mean under a shuffle."""
     observed = float(plug_in_information(judged.found.joint[at]))
     chance = float(test.information[at])

@@ -53,7 +53,7 @@ class ExpertPath(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExpertPaths(msgspec.Struct, frozen=True, kw_only=True):
-    """Paths through edges that beat both shuffles.
+    """Paths through edges that beat all three shuffles.
 
     longest: edges of the longest path. joined: pairs of edges of which the second begins where
     the first ends. Both against the null. paths: two edges or more, the longest first; no edge
@@ -67,7 +67,7 @@ class ExpertPaths(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tokens(Protocol):
-    """A table of tokens, as `expert_edges.Half`."""
+    """A table of tokens, as `edge_halves.Half`."""
 
     @property
     def document(self) -> NDArray[np.int64]:

@@ -24,7 +24,7 @@ _HALF = 0.5
 
 
 class Tokens(Protocol):
-    """A table of tokens, as `expert_edges.Half`."""
+    """A table of tokens, as `edge_halves.Half`."""
 
     @property
     def document(self) -> NDArray[np.int64]:

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from moetui.stats.bootstrap import RESAMPLES, document_intervals
 from moetui.stats.minimum import LOAD, enough, warning
-from moetui.stats.rate import RULE_OF_THREE, binary_design_effect
+from moetui.stats.rate import RULE_OF_THREE, binary_design_effect, most_plausible
 from moetui.stats.statistic import APPROXIMATE, MIN_DOCUMENTS, Statistic, finite, joined
 
 Numbers = NDArray[np.float64]
@@ -89,12 +89,15 @@ def cold_experts(
     counts: [D, E], tokens of each document that used each expert; tokens: [D]; k: experts a token
     uses; thresholds: `cold_thresholds(k, E)` unless given; domains: [D], each document's.
 
-    At a threshold an expert is "cold" where its upper limit lies under it, "not cold" where the
-    lower limit does not, else "undecided". A cold one is "conditional" where one domain uses it
-    at the uniform share or more, with a lower limit (20 documents of that domain) that is not
-    under the threshold. No hit: upper limit 3/n_effective, with the layer's median design
-    effect; every token: the mirror image. No verdict below 20 documents, and below a tenth of
-    the minimum size (the median expert's effective tokens count).
+    At a threshold an expert is "cold" where its upper limit lies under it, and so does the most
+    that its effective hits leave plausible (`most_plausible`, with the expert's design effect or
+    the layer's median one, whichever is larger: a few hits in bursts look both rarer and more
+    independent than they are); "not cold" where the lower limit does not, else "undecided". At a
+    threshold where fewer than three effective hits are expected nothing is cold. A cold one is
+    "conditional" where one domain uses it at the uniform share or more, with a lower limit (20
+    documents of that domain) that is not under the threshold. No hit: upper limit 3/n_effective,
+    with the layer's median design effect; every token: the mirror image. No verdict below 20
+    documents, and below a tenth of the minimum size (the median expert's effective tokens count).
     Raises ValueError for impossible counts.
     """
     y, n = np.asarray(counts, float), np.asarray(tokens, float)
@@ -128,11 +131,16 @@ def cold_experts(
 
 @dataclass(frozen=True, eq=False)
 class _Limits:
-    """Shares of E experts, their 95 % limits (NaN where unknown) and effective tokens, all [E]."""
+    """Shares of E experts, their 95 % limits (NaN where unknown) and effective tokens, all [E].
+
+    plausible: the most that the few hits leave plausible, with no more effective tokens than the
+    median expert has.
+    """
 
     share: Numbers
     low: Numbers
     high: Numbers
+    plausible: Numbers
     effective: Numbers
     caveats: NDArray[np.str_]
     tokens: int
@@ -181,7 +189,8 @@ def _limits(hits: Numbers, tokens: Numbers, seed: int, resamples: int) -> _Limit
         high = np.where(silent, bound, np.where(always, 1.0, high))
         caveats[silent] = "no hits: upper limit 3/n_effective"
         caveats[always] = "all hits: lower limit 1 − 3/n_effective"
-    return _Limits(found.value, low, high, effective, caveats, int(tokens.sum()), D)
+    plausible = most_plausible(found.value, np.minimum(effective, np.median(effective)))
+    return _Limits(found.value, low, high, plausible, effective, caveats, int(tokens.sum()), D)
 
 
 def _design_effects(hits: Numbers, tokens: Numbers) -> Numbers:
@@ -202,7 +211,7 @@ def _coldness(
 ) -> Coldness:
     if pooled.low[expert] >= share:
         return "not cold"
-    if not pooled.high[expert] < share:
+    if not max(pooled.high[expert], pooled.plausible[expert]) < share:
         return "undecided"
     awake = any(p.share[expert] >= uniform and p.low[expert] >= share for p in parts)
     return "conditional" if awake else "cold"

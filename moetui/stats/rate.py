@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike
-from scipy.special import ndtri
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import gammaincinv, ndtri
 
 from moetui.stats.bootstrap import LEVEL, RESAMPLES, document_intervals, ratio_of_sums
 from moetui.stats.statistic import MIN_DOCUMENTS, Statistic, joined
@@ -65,6 +65,17 @@ def _all_or_nothing(
         seed=seed,
         caveat=joined(seen, guess),
     )
+
+
+def most_plausible(share: ArrayLike, effective: ArrayLike) -> NDArray[np.float64]:
+    """The highest rate that still gives so few hits in one of twenty samples.
+
+    share: the rate seen, of `effective` independent tokens: its hits are taken as a Poisson
+    number, whole or not. The rule of three where there are none (−ln 0.05 hits), and what a
+    bootstrap cannot see where there are few: hits that did not come.
+    """
+    n = np.asarray(effective, float)
+    return np.asarray(gammaincinv(np.asarray(share, float) * n + 1, 0.95) / n, float)
 
 
 def binary_design_effect(hits: ArrayLike, tokens: ArrayLike) -> float | None:

@@ -28,10 +28,16 @@ def token_stratified_shuffle(token_ids: ArrayLike, rng: np.random.Generator) -> 
     return _within(token_ids, rng)
 
 
+def movable_rows(groups: ArrayLike) -> NDArray[np.bool_]:
+    """bool [T]: rows whose group (document or token id) has another row to change with."""
+    _, group, sizes = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
+    return np.asarray(sizes[group] > 1)
+
+
 def movable_share(groups: ArrayLike) -> float:
-    """The share of rows whose group (document or token id) has another row to change with."""
-    _, sizes = np.unique(np.asarray(groups), return_counts=True)
-    return float(sizes[sizes > 1].sum() / sizes.sum()) if len(sizes) else 0.0
+    """The share of rows that are `movable_rows`; 0 of none."""
+    rows = movable_rows(groups)
+    return float(rows.mean()) if len(rows) else 0.0
 
 
 def _within(groups: ArrayLike, rng: np.random.Generator) -> Rows:

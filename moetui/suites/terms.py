@@ -168,6 +168,8 @@ OF_SUITE: Mapping[str, Terms] = {
          "textbook distribution here"),
         ("beyond documents, beyond equal tokens", "more than after a shuffle of one layer's rows "
          "within documents, or among rows of the same token id"),
+        ("beyond both, beyond token and document together", "more than after either of these "
+         "shuffles; more also than after one among equal tokens of the same document"),
         ("held out", "learnt on calibration documents, scored on evaluation documents"),
         ("path", "edges of which each begins where the one before ends"),
         ("source, target", "the expert where an edge begins, and where it ends"),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from moetui.analyses.answer_routing import AnswerRouting, answers_routing
-from moetui.analyses.task_prompts import problems
+from moetui.analyses.task_prompts import crossed_prompts, problems
 
 E, L, K = 8, 2, 2
 
@@ -142,6 +142,30 @@ def test_answers_about_the_same_numbers_are_one_witness():
     one = next(one for one in found.differences if one.what == "consistency")
     assert one.difference.n_documents == len({one.item.operands for one in given}) < 400
     assert "400 answers of kinds that have right and wrong ones" in one.difference.caveat
+
+
+def clustered(seed):
+    """Answers about 15 pairs of numbers; how often a pair is wrong, and how long its answers hold
+    on to their experts, are drawn independently of each other."""
+    rng = np.random.default_rng(seed)
+    items = crossed_prompts(15, seed=seed)
+    wrong = {operands: rng.beta(0.5, 0.5) for operands in {item.operands for item in items}}
+    stays = {operands: rng.random() for operands in wrong}
+    return [
+        AnswerRouting(
+            item=item, right=bool(rng.random() > wrong[item.operands]),
+            ids=rng.integers(0, 5, 10).astype(np.int32),
+            experts=routed(rng, stays[item.operands]).astype(np.int16), start=4,
+        )
+        for item in items
+    ]  # fmt: skip
+
+
+def test_pairs_of_numbers_that_differ_in_both_are_rarely_taken_for_a_difference_of_answers():
+    # Expected are 2 of 40; more than 6 has a chance of 0.3 %.
+    found = [answers_routing(clustered(seed), E, seed=0) for seed in range(40)]
+    p = [one.difference.p for each in found for one in each.differences[:1]]
+    assert len(p) == 40 and sum(value <= 0.05 for value in p) <= 6
 
 
 def test_kinds_that_are_all_right_or_all_wrong_do_not_count_as_data():

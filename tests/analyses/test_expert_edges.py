@@ -6,8 +6,9 @@ from functools import cache
 import numpy as np
 import pytest
 
+from moetui.analyses.edge_halves import Half, judged_halves
 from moetui.analyses.edge_tests import blocks, counted, shuffle_test, testable
-from moetui.analyses.expert_edges import Half, expert_edges, layer_pairs
+from moetui.analyses.expert_edges import expert_edges, layer_pairs
 from moetui.analyses.routed import RoutedDocument
 
 testable.__test__ = False  # a function of the package, not a test
@@ -51,6 +52,22 @@ def by_token(rng, ids, domain):
     return best(scores)
 
 
+def by_token_and_document(rng, ids, domain):
+    """Every document has favourites of its own for every token, the same in all layers; given
+    both, the layers choose without regard to each other."""
+    favourites = rng.normal(size=(ids.max() + 1, 1, E))
+    return best(favourites[ids] + 0.7 * rng.gumbel(size=(len(ids), L, E)))
+
+
+def coupled_beside(rng, ids, domain):
+    """The same, but where expert 1 of layer 1 was chosen, expert 5 of layer 2 is, mostly."""
+    chosen = by_token_and_document(rng, ids, domain)
+    taken = (chosen[:, 1] == 1).any(axis=-1) & (rng.random(len(ids)) < 0.6)
+    taken &= (chosen[:, 2] != 5).all(axis=-1)
+    chosen[taken, 2, 1] = 5
+    return chosen
+
+
 def coupled(rng, ids, domain):
     """Where expert 1 of layer 1 was chosen, expert 5 of layer 2 is, mostly; then 6 of layer 3."""
     scores = rng.random((len(ids), L, E))
@@ -62,8 +79,10 @@ def coupled(rng, ids, domain):
 
 
 @cache
-def edges(choose, n=40, tokens=40, seed=0, **options):
-    halves = (documents(n, tokens, choose, seed=2 * seed + half) for half in (0, 1))
+def edges(choose, n=40, tokens=40, seed=0, vocabulary=8, **options):
+    halves = (
+        documents(n, tokens, choose, seed=2 * seed + half, vocabulary=vocabulary) for half in (0, 1)
+    )
     return expert_edges(*halves, [0, 1, 2, 3], E, seed=seed, **options)
 
 
@@ -74,9 +93,46 @@ def named(found):
 def test_planted_edges_are_found_and_nothing_else():
     found = edges(coupled)
     assert named(found) == {(1, 1, 2, 5), (2, 5, 3, 6)}
-    assert all(edge.beaten == "both" for edge in found.edges)
+    assert all(edge.beaten == "all three" for edge in found.edges)
     assert (found.beyond_both.value, found.only_documents, found.only_tokens) == (2.0, 0, 0)
     assert [one.beyond_both for one in found.layers] == [0, 1, 1]
+    assert found.beyond_together.value == 2.0
+    assert [one.beyond_together for one in found.layers] == [0, 1, 1]
+
+
+def test_what_token_and_document_bring_about_together_is_beyond_each_but_not_beyond_both():
+    found = edges(by_token_and_document, lift=1.2)
+    assert found.beyond_both.value > 5
+    assert found.beyond_together.value == 0 and found.paths.paths == ()
+    assert {edge.beaten for edge in found.edges} == {"both"}
+    # 40 tokens of 8 ids: hardly any is alone in its document.
+    assert 0.9 < found.movable_together < 1
+
+
+def test_an_edge_beyond_token_and_document_is_found_beside_what_they_bring_about():
+    found = edges(coupled_beside, lift=1.2)
+    (edge,) = [e for e in found.edges if e.beaten == "all three"]
+    assert (edge.source_layer, edge.source, edge.target_layer, edge.target) == (1, 1, 2, 5)
+    assert edge.evaluation.together_q <= 0.01
+    assert edge.evaluation.over_together > 1.3
+
+
+def test_the_third_shuffle_compares_tokens_that_a_document_has_twice():
+    found = edges(coupled, tokens=20, vocabulary=16, n=80)
+    edge = next(e for e in found.edges if e.source_layer == 1)
+    expected, together, movable, tokens = 0.0, 0, 0, 0
+    for document in documents(80, 20, coupled, seed=1, vocabulary=16):
+        source = (document.experts[:, 1] == 1).any(-1)
+        target = (document.experts[:, 2] == 5).any(-1)
+        tokens += len(document.ids)
+        for token in set(document.ids.tolist()):
+            same = document.ids == token
+            if same.sum() > 1:
+                movable += same.sum()
+                together += (source & target)[same].sum()
+                expected += source[same].sum() * target[same].sum() / same.sum()
+    assert edge.evaluation.over_together == pytest.approx(together / expected)
+    assert found.movable_together == pytest.approx(movable / tokens)
 
 
 def test_an_edges_numbers_are_those_of_its_table():
@@ -163,6 +219,25 @@ def test_layers_in_blocks_give_what_they_give_at_once(monkeypatch):
     parts = shuffle_test(half.members, found, half.token, pairs, testable(found), **options)
     np.testing.assert_array_equal(whole.q, parts.q)
     np.testing.assert_allclose(whole.information, parts.information)
+
+
+@pytest.mark.slow
+def test_layers_that_answer_to_token_and_document_alone_rarely_have_a_cell_beyond_both():
+    """Each half's family-wise error by itself, over the few cells that the other half picked."""
+    wrong = 0
+    for seed in range(60):
+        halves = [
+            Half.of(documents(20, 40, by_token_and_document, seed=s), E)
+            for s in (2 * seed, 2 * seed + 1)
+        ]
+        judged = judged_halves(
+            halves, layer_pairs(L, 1), lift=1.2, level=0.05, permutations=199, seed=seed
+        )
+        picked = [np.isfinite(one.together.q) for one in judged]
+        assert picked[0].any() and picked[1].any()
+        wrong += sum(bool(np.nanmin(one.together.q) <= 0.05) for one in judged)
+    # Expected are 6 of 120; more than 12 has a chance of 0.8 %.
+    assert wrong <= 12
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from moetui.stats import binary_design_effect, design_effect, rate, wilson
+from moetui.stats.rate import most_plausible
 
 
 def test_rate_is_the_ratio_of_sums_not_the_mean_of_rates():
@@ -97,3 +98,9 @@ def test_wilson_equals_scipys(hits, n):
 def test_wilson_refuses_no_items():
     with pytest.raises(ValueError, match="n >= 1"):
         wilson(0, 0)
+
+
+def test_the_most_that_few_hits_leave_plausible_is_the_tables_poisson_limit():
+    # One-sided 95 % limits of a Poisson mean for 0, 1 and 5 counted, as in any table of them.
+    found = most_plausible([0.0, 0.01, 0.05], 100.0)
+    assert found * 100 == pytest.approx([2.996, 4.744, 10.513], abs=1e-3)

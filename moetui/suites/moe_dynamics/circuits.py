@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from moetui.analyses.edge_halves import SHUFFLES
 from moetui.analyses.edge_tests import blocks
 from moetui.analyses.expert_edges import ExpertEdges, expert_edges, layer_pairs
 from moetui.analyses.seed_circuits import seed_circuits, weight_profiles
@@ -136,8 +137,7 @@ class EdgeAnalysis:
         asked: EdgeInputs = part.inputs
         info, done = model.info, 0
         pairs = layer_pairs(len(info.moe_layers), asked.distance)
-        # Two halves, two shuffles.
-        wanted = 4 * asked.permutations * len(list(blocks(pairs, info.num_experts)))
+        wanted = 2 * SHUFFLES * asked.permutations * len(list(blocks(pairs, info.num_experts)))
 
         def shuffled() -> None:
             nonlocal done
@@ -195,7 +195,7 @@ class Circuits:
         """Passes of its own beside the shared ones."""
         own = self._own
         return (
-            f"shuffles of all layers, 4 × {own.edge_permutations:,}; then passes over "
+            f"shuffles of all layers, {2 * SHUFFLES} × {own.edge_permutations:,}; then passes over "
             f"{own.causal_documents} documents, one for each of up to {own.causal_edges} sources "
             f"and {own.causal_controls} control experts a layer"
         )

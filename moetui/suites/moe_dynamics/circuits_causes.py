@@ -143,11 +143,12 @@ class CauseAnalysis:
 def edges_from(
     found: ExpertEdges, layers: Sequence[int], limit: int
 ) -> tuple[int, tuple[EdgeKey, ...]]:
-    """How many of the listed edges begin in `layers`, and `limit` of them: those that beat both
-    shuffles before the others, of these the ones with most evidence (G²), since an edge of rare
-    experts has too few tokens to be put to the test."""
+    """How many of the listed edges begin in `layers`, and `limit` of them: those that beat all
+    three shuffles first, then those that beat two, of these the ones with most evidence (G²),
+    since an edge of rare experts has too few tokens to be put to the test."""
     own = [edge for edge in found.edges if edge.source_layer in layers]
-    ordered = sorted(own, key=lambda edge: (edge.beaten != "both", -edge.evaluation.g2))
+    beaten = {"all three": 0, "both": 1}
+    ordered = sorted(own, key=lambda edge: (beaten.get(edge.beaten, 2), -edge.evaluation.g2))
     return len(own), tuple(
         (edge.source_layer, edge.source, edge.target_layer, edge.target) for edge in ordered[:limit]
     )

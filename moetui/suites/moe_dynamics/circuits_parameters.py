@@ -53,7 +53,7 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         Count,
         msgspec.Meta(
             description="edges whose source is silenced, of those that begin in `layers`: the ones "
-            "that beat both shuffles with most evidence (G²); 0 for none"
+            "that beat most shuffles, of these with most evidence (G²); 0 for none"
         ),
     ] = 12
     causal_controls: Annotated[

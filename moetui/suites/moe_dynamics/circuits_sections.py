@@ -96,9 +96,12 @@ def _edges(result: SuiteResult) -> Iterator[Section]:
 def _said(model: str, one: ExpertEdges) -> str:
     longest, joined = one.paths.longest, one.paths.joined
     told = (
-        f"{model}: {one.beyond_both.value:.0f} of {one.cells:,} pairs of experts beat both "
-        f"shuffles, {one.only_documents:,} only that within documents, {one.only_tokens:,} only "
-        f"that among equal tokens, which can move {one.movable_tokens:.0%} of the tokens."
+        f"{model}: {one.beyond_both.value:.0f} of {one.cells:,} pairs of experts beat the shuffles "
+        f"within documents and among equal tokens, each by itself, "
+        f"{one.beyond_together.value:.0f} of them also that among equal tokens of a document; "
+        f"{one.only_documents:,} beat only that within documents, {one.only_tokens:,} only that "
+        f"among equal tokens. Among equal tokens {one.movable_tokens:.0%} of the tokens can move, "
+        f"among those of a document {one.movable_together:.0%}."
     )
     if longest.p is not None:
         told += (
@@ -112,16 +115,18 @@ def _said(model: str, one: ExpertEdges) -> str:
 def _by_layers(model: str, one: ExpertEdges) -> Table:
     rows = tuple(
         (
-            f"{layer.source_layer} → {layer.target_layer}", layer.tested, layer.beyond_both,
-            layer.beyond_documents, layer.information.held_out, layer.information.beyond_tokens,
-            layer.information.mutual, layer.information.mutual_tokens,
+            f"{layer.source_layer} → {layer.target_layer}", layer.tested, layer.beyond_together,
+            layer.beyond_both, layer.beyond_documents, layer.information.held_out,
+            layer.information.beyond_tokens, layer.information.mutual,
+            layer.information.mutual_tokens,
         )
         for layer in one.layers
     )  # fmt: skip
     return Table(
         title=f"{model}: what a layer tells of another, nats a pair of experts",
         columns=(
-            "layers", "pairs tested", "edges beyond both", "edges beyond documents", "held out",
+            "layers", "pairs tested", "edges beyond token and document together",
+            "edges beyond both", "edges beyond documents", "held out",
             "held out, beyond equal tokens", "MI less that within documents",
             "MI less that among equal tokens",
         ),
@@ -135,8 +140,8 @@ def _listed(model: str, one: ExpertEdges) -> Table:
     rows = tuple(
         (
             _between(e.source_layer, e.source, e.target_layer, e.target), e.beaten, e.lift,
-            e.evaluation.pmi, e.evaluation.g2, e.evaluation.over_tokens, e.calibration.lift,
-            *_domain(e),
+            e.evaluation.pmi, e.evaluation.g2, e.evaluation.over_tokens,
+            e.evaluation.over_together, e.calibration.lift, *_domain(e),
         )
         for e in one.edges[:EDGES]
     )  # fmt: skip
@@ -145,12 +150,14 @@ def _listed(model: str, one: ExpertEdges) -> Table:
         "equal tokens",
         columns=(
             "edge", "beats", "lift", "PMI, nats", "G²", "over equal tokens",
-            "lift, calibration", "most in", "lift in there",
+            "over equal tokens of a document", "lift, calibration", "most in", "lift in there",
         ),
         rows=rows,
         caption="lift, PMI and G² against independent layers, in the evaluation documents; null: "
-        "the lift of equal tokens; most in: where the pair's share of tokens is highest, with q "
-        "by permutation of the documents' domains",
+        "the lift of equal tokens; over equal tokens of a document: of the tokens that it has "
+        "twice; beats both: each by itself, so it may be token and document together; most in: "
+        "where the pair's share of tokens is highest, with q by permutation of the documents' "
+        "domains",
     )  # fmt: skip
 
 
@@ -168,7 +175,7 @@ def _paths(model: str, one: ExpertEdges) -> Table:
         for path in one.paths.paths
     )
     return Table(
-        title=f"{model}: paths of edges that beat both shuffles",
+        title=f"{model}: paths of edges that beat all three shuffles",
         columns=("path", "weakest edge, over equal tokens", "tokens that take all of it"),
         rows=rows,
         caption="the longest first, no edge in two of them; null: the product of the loads",

@@ -13,7 +13,8 @@ from moetui.suites.wording import number, probability
 
 SEED_CONSISTENCY = "consistency of matched experts"
 SEED_PIPELINES = "pipelines through the layers"
-BEYOND_BOTH = "edges beyond both shuffles"
+BEYOND_TOGETHER = "edges beyond token and document together"
+BEYOND_BOTH = "edges beyond token and document, each by itself"
 EFFECT = "effect of silencing a source over controls, mean of edges"
 INCONCLUSIVE = "inconclusive"
 
@@ -23,19 +24,22 @@ SEED_RULE = (
     "0.5, some structure where there is a pipeline, else none"
 )
 CORRECTED_RULE = (
-    "by the edges of each model: circuits where some beat both shuffles in both halves of the "
+    "by the edges of each model: circuits where some beat all three shuffles in both halves of the "
     "documents, two or more of them make a path, and at least half of those put to the test are "
     "causal; causal edges where fewer are; correlated where none is (or none could be tested); "
-    "token identity where edges beat the shuffle within documents, but none also that among equal "
-    "tokens; none where no edge does. Inconclusive below a tenth of 20,000 tokens or with data "
-    "missing. Models that differ: mixed"
+    "token and document where edges beat the shuffles within documents and among equal tokens, "
+    "but none also that among equal tokens of a document; token identity where edges beat the "
+    "shuffle within documents, but none also that among equal tokens; none where no edge does. "
+    "Inconclusive below a tenth of 20,000 tokens or with data missing. Models that differ: mixed"
 )
 WORDS = {
-    "circuits": "experts form paths of edges that neither token nor document alone explains, and "
+    "circuits": "experts form paths of edges that token and document together do not explain, and "
     "silencing sources lowers the choice of their targets",
     "causal edges": "some edges are causal, most of those tested are not",
-    "correlated": "experts of different layers go together beyond what token or document alone "
-    "explains, but no edge was shown to be causal",
+    "correlated": "experts of different layers go together beyond what token and document together "
+    "explain, but no edge was shown to be causal",
+    "token and document": "experts of different layers go together beyond what token or document "
+    "alone explains, but were not shown to do so beyond what both explain together",
     "token identity": "experts of different layers go together no more than equal tokens explain",
     "none": "experts of different layers do not go together beyond chance",
     "mixed": "the models differ",
@@ -63,6 +67,8 @@ def outcome(edges: ExpertEdges, causes: CausalEdges | None) -> str:
     """The corrected rule for one model, of data that are enough."""
     if not edges.beyond_both.value:
         return "token identity" if edges.only_documents else "none"
+    if not edges.beyond_together.value:
+        return "token and document"
     tested = [e for e in causes.edges if e.verdict != INCONCLUSIVE] if causes else []
     causal = sum(edge.verdict == "causal" for edge in tested)
     if not causal:
@@ -86,6 +92,7 @@ def _of(model: str, cell: CellResult) -> Iterator[Measure]:
 
 
 def _edge_numbers(found: ExpertEdges) -> Iterator[tuple[str, Statistic]]:
+    yield BEYOND_TOGETHER, found.beyond_together
     yield BEYOND_BOTH, found.beyond_both
     what = "nats that experts of two layers share, held out"
     yield what, found.information.held_out
@@ -151,10 +158,12 @@ def _together(outcomes: Sequence[str]) -> str:
 def _numbers(edges: ExpertEdges, causes: CausalEdges | None) -> str:
     """What a verdict rests on, in figures."""
     told = [
-        f"{edges.beyond_both.value:.0f} of {edges.cells:,} pairs of experts beyond both shuffles, "
+        f"{edges.beyond_together.value:.0f} of {edges.cells:,} pairs of experts beyond token and "
+        f"document together (shown on the {edges.movable_together:.0%} of tokens that a document "
+        f"has twice), {edges.beyond_both.value:.0f} beyond each of the two by itself, "
         f"{edges.only_documents:,} more beyond documents only"
     ]
-    lifts = sorted(e.evaluation.over_tokens for e in edges.edges if e.beaten == "both")
+    lifts = sorted(e.evaluation.over_tokens for e in edges.edges if e.beaten == "all three")
     if lifts:
         told.append(
             f"{number(lifts[len(lifts) // 2])} times as often as among equal tokens (median of "
@@ -201,7 +210,8 @@ def _why(
         "The seed correlates weights over the few positions of six short prompts and keeps only "
         "the best matches, which unrelated layers have too"
         f"{f' ({chance})' if chance else ''}; the corrected rule asks all pairs at once, over "
-        "documents and in two halves, to beat shuffles within documents and among equal tokens"
+        "documents and in two halves, to beat shuffles within documents, among equal tokens and "
+        "among equal tokens of a document"
         f"{f' ({explained})' if explained else ''}, and a cause to be shown by silencing the "
         "source."
     )

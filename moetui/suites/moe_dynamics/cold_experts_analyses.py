@@ -282,7 +282,8 @@ def _cold(documents: Sequence[RoutedDocument], info: ModelInfo, seed: int) -> It
         yield _Rule(
             "cold",
             cold_plan(threshold.name),
-            f"upper limit of f_e under {threshold.name}, in no domain at the uniform share,",
+            f"upper limit of f_e under {threshold.name}, hits enough to tell, in no domain at the "
+            "uniform share,",
             [[e.expert for e in cold if e.layer == layer] for layer in info.moe_layers],
         )
 

@@ -78,9 +78,11 @@ def _seed(model: str, found: ColdPrompts) -> Iterator[Table]:
 
 def _load_text(found: ColdLoad) -> str:
     return (
-        "Cold: the upper limit of f_e over documents lies under the threshold; conditional: cold, "
-        "but used at the uniform share k/E or more in one domain; dead: no hit in enough "
-        "independent tokens to see one; undecided: the interval holds the threshold. "
+        "Cold: the upper limit of f_e over documents lies under the threshold, and so does the "
+        "most that so few independent hits leave plausible; conditional: cold, but used "
+        "at the uniform share k/E or more in one domain; dead: no hit in enough independent tokens "
+        "to see one; undecided: the interval holds the threshold, or hits are "
+        "too few to tell. "
         f"Domains: {', '.join(found.domains)}."
     )
 

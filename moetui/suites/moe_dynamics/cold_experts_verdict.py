@@ -29,8 +29,8 @@ SEED_RULE = (
 )
 CORRECTED_RULE = (
     "at the threshold {}, by 95 % intervals over evaluation documents: no cold experts where no "
-    "expert's interval reaches under it in any layer; undecided where some do, and lie under it in "
-    "none; conditional where those under it are all used at the "
+    "expert's interval reaches under it in any layer; undecided where some do, and lie under it "
+    "with hits enough to tell in none; conditional where those under it are all used at the "
     "uniform share in some domain; else all experts that are cold on calibration documents (super "
     "experts spared) are removed at once: dead weight if ΔNLL on evaluation documents is "
     "equivalent to none within {:g} nats a token, rare but needed if its interval lies above "

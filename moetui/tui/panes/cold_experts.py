@@ -31,8 +31,8 @@ class ColdExpertsPane(LinePane[ColdExperts]):
         "Experts of the session that never fired, or were used by less than a threshold of the "
         "tokens (× uniform k/E, or 1 %); how many carry 90 % of the load; entropy of the load "
         "over ln E. In brackets what an even router shows on as many tokens: on few tokens every "
-        "model looks cold. From 20 prompts on, cold needs an upper limit under the threshold, ? "
-        "counts the undecided, † the experts that are dead."
+        "model looks cold. From 20 prompts on, cold needs an upper limit under the threshold and "
+        "hits enough to tell, ? counts the undecided, † the experts that are dead."
     )
 
     @dataclass

@@ -1,13 +1,16 @@
 """The study of circuits, from parameters to verdicts, on models whose routing is known."""
 
+import msgspec
 import pytest
 
 from moetui.analyses.causal_edges import CausalEdges
 from moetui.analyses.expert_edges import ExpertEdges
 from moetui.analyses.seed_circuits import SeedCircuits
+from moetui.stats import Statistic
 from moetui.suites import result_json, run_suite, suite
 from moetui.suites.moe_dynamics.circuits_causes import edges_from
 from moetui.suites.moe_dynamics.circuits_parameters import Parameters
+from moetui.suites.moe_dynamics.circuits_verdict import outcome
 from moetui.suites.results import read_result, results_of
 from moetui.suites.sections import sections
 from tests.suites.fake import Opened
@@ -58,6 +61,14 @@ def test_what_tokens_determine_is_called_token_identity(by_token):
     (edges,) = results_of(by_token, "fake", ExpertEdges)
     assert edges.only_documents > 0 and edges.beyond_both.value == 0
     assert {edge.beaten for edge in edges.edges} == {"within documents"}
+
+
+def test_edges_beyond_token_and_document_each_by_itself_are_called_token_and_document(by_token):
+    (edges,) = results_of(by_token, "fake", ExpertEdges)
+    apart = msgspec.structs.replace(edges, beyond_both=Statistic(value=3.0))
+    assert outcome(apart, None) == "token and document"
+    beyond = msgspec.structs.replace(apart, beyond_together=Statistic(value=1.0))
+    assert outcome(beyond, None) == "correlated"
 
 
 def test_the_seeds_rule_calls_the_same_strong_structure(by_token):
