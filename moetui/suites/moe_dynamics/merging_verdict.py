@@ -114,8 +114,7 @@ def _above(change: Statistic) -> bool:
 
 
 def _beats_random(pair: MergedPair) -> bool:
-    moved = pair.moved
-    return moved is not None and moved.p is not None and moved.p <= _ENOUGH_CONTROLS
+    return pair.moved.p is not None and pair.moved.p <= _ENOUGH_CONTROLS
 
 
 def _seed(cells: Sequence[CellResult]) -> Verdict:
@@ -182,7 +181,7 @@ def _told(model: str, result: MergedPairs) -> str:
 
 
 def _random_told(pair: MergedPair) -> str:
-    if pair.moved is None or pair.beside is None:
+    if pair.moved.null_mean is None or pair.beside.null_mean is None:
         return ""
     return (
         f", random pairs {number(pair.beside.null_mean)} [{number(pair.beside.null_low)}, "
