@@ -25,8 +25,7 @@ DEFINITION = (
     "cosine of two experts' weights [gate, up, down] as vectors (where experts have no gate, of "
     "both their matrices), as they lie in the checkpoint and with the neurons of one put into the "
     "order in which they lie closest to the other's; router: cosine of the rows by which the "
-    "router reads its input, less their mean where a constant changes nothing (so that "
-    "the mean over pairs is about −1/(E − 1))"
+    "router reads its input, less their mean where a constant changes nothing"
 )
 STATIC = "no interval: the weights are all there is"
 
@@ -38,12 +37,14 @@ class LayerWeights:
     """Cosines of the experts `experts` [n] of a layer, drawn where it has more (`bank`): [n, n],
     and with the m experts of `partner` [n, m]; NaN where the two layers have experts of other
     shapes. bytes_each: what one expert takes. partner: None where no other layer routes.
+    centred: the router's rows are less their mean, as a constant changes nothing.
     """
 
     layer: int
     partner: int | None
     bank: int
     bytes_each: int
+    centred: bool
     experts: Ints
     raw: Floats
     aligned: Floats
@@ -101,6 +102,7 @@ def layer_weights(
         partner=partner,
         bank=model.bank_size(layer),
         bytes_each=own.bytes_each,
+        centred=model.info.shift_invariant,
         experts=np.array(experts, np.int32),
         raw=raw,
         aligned=aligned,
@@ -124,10 +126,12 @@ def weight_similarity(
 
 
 def _layer(found: LayerWeights, threshold: float, seed: int) -> LayerWeightSimilarity:
+    # Rows less their mean sum to 0: whatever they are, the mean of their cosines is about this.
+    fixed = -1 / (found.bank - 1) if found.centred and found.bank > 1 else None
     measures = (
-        (RAW, found.raw, found.across_raw),
-        (ALIGNED, found.aligned, found.across_aligned),
-        (ROUTER, found.router, found.across_router),
+        (RAW, found.raw, found.across_raw, None),
+        (ALIGNED, found.aligned, found.across_aligned, None),
+        (ROUTER, found.router, found.across_router, fixed),
     )
     n = len(found.experts)
     drawn = f"{n} of {found.bank} experts, drawn at random" if n < found.bank else None
@@ -138,10 +142,11 @@ def _layer(found: LayerWeights, threshold: float, seed: int) -> LayerWeightSimil
             within.astype(float),
             across.astype(float),
             experts=found.experts.tolist(),
+            fixed=fixed_mean,
             seed=seed,
             caveat=caveat,
         )
-        for what, within, across in measures
+        for what, within, across, fixed_mean in measures
     )
     above = found.raw[np.triu_indices(n, 1)] >= threshold
     return LayerWeightSimilarity(

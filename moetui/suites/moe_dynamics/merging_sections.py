@@ -29,7 +29,7 @@ def similarity_rows(
         (
             one.what,
             str(layer),
-            "—" if partner is None else str(partner),
+            "—" if partner is None or one.above is None else str(partner),
             one.pairs,
             one.mean,
             one.largest,
