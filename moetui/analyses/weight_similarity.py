@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moetui.analyses.pair_similarity import NULL, PairSimilarity, pair_similarity
+from moetui.stats import Statistic, joined
 from moetui.stats.neurons import align_neurons
 from moetui.trace import Forward
 from moetui.trace.types import Floats, Ints
@@ -28,6 +29,8 @@ DEFINITION = (
     "router reads its input, less their mean where a constant changes nothing"
 )
 STATIC = "no interval: the weights are all there is"
+# What the null of a mean over layers is.
+ALIGNED_NULL = "null: pairs of experts of two layers, aligned as well, mean of layers"
 
 Numbers = NDArray[np.float64]
 
@@ -122,6 +125,22 @@ def weight_similarity(
         null=NULL,
         threshold=threshold,
         layers=tuple(_layer(one, threshold, seed) for one in layers),
+    )
+
+
+def mean_of_layers(layers: Sequence[Statistic], null: str) -> Statistic | None:
+    """The mean of what weights alone give, a number a layer, beside the mean of the layers' nulls
+    where all have one (no p: layers share them). None without a layer or where one has no number.
+    null: what it is, for the caveat."""
+    values = [one.value for one in layers if one.value is not None]
+    nulls = [one.null_mean for one in layers if one.null_mean is not None]
+    if not values or len(values) < len(layers):
+        return None
+    beside = len(nulls) == len(layers)
+    return Statistic(
+        value=float(np.mean(values)),
+        null_mean=float(np.mean(nulls)) if beside else None,
+        caveat=joined(STATIC, null if beside else None),
     )
 
 
