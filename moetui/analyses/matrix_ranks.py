@@ -34,6 +34,7 @@ COMMON = (
     "matrices that all have alike, as they lie; 0 for independent, 1 for equal ones; null: the "
     "same between experts of two layers"
 )
+COMMON_NULL = "null: the same between experts of two layers, mean of layers"
 DRAWS = 20
 # Matrices with more entries, or more rows and columns, are not drawn.
 _ENTRIES, _SIDE = 1 << 20, 256

@@ -6,7 +6,7 @@ their neurons in one order, and what the model then says of held-out documents i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,8 +28,11 @@ from moetui.stats.minimum import ABLATION, enough, warning
 Numbers = NDArray[np.float64]
 
 # The pair of the largest output cosine, merged as it should be; that of the largest weight
-# cosine, merged as the seed would; random ones, merged as the first.
-Kind = Literal["similar", "seed", "random"]
+# cosine, merged as the seed would; random ones, merged as the first and as the second.
+Kind = Literal["similar", "seed", "random", "random, as the seed"]
+# A pair is compared only with pairs of about its own load that are merged as it is.
+CONTROLS: Mapping[Kind, Kind] = {"similar": "random", "seed": "random, as the seed"}
+NO_CONTROLS = "no controls merged as it is: no null"
 
 DEFINITION = (
     "ΔNLL, nats a token of evaluation documents, of both experts of a pair becoming one: their "
@@ -37,7 +40,8 @@ DEFINITION = (
     "output cosine on calibration documents. Random pairs of about the same load are merged in "
     "the same way. |Δ| is how far the loss of a token moves, up or down: a merge that changes "
     "nothing has 0 of it, while the ΔNLL of one that harms may be 0 by chance. The seed's pair is "
-    "that of the largest weight cosine, its mean unweighted and not aligned"
+    "that of the largest weight cosine, its mean unweighted and not aligned; its controls, where "
+    "there are any, are random pairs of about its own load merged so too"
 )
 
 
@@ -54,8 +58,8 @@ class MergedPair(msgspec.Struct, frozen=True, kw_only=True):
     """What merging one pair did. similarity: what it was chosen for (output cosine, or weight
     cosine as they lie). load: tokens of the evaluation documents that chose either of the two.
     equivalence: of `change`. beside: ΔNLL on the documents that random pairs were tried on, with
-    those as its null; moved: there, how far the loss of a token moves either way, mean of |Δ|.
-    Both are None where there is no other pair."""
+    those merged in the same way as its null; moved: there, how far the loss of a token moves
+    either way, mean of |Δ|. Both without a null where no such pair was merged."""
 
     layer: int
     kind: Kind
@@ -64,8 +68,8 @@ class MergedPair(msgspec.Struct, frozen=True, kw_only=True):
     load: Statistic
     change: Statistic
     equivalence: EquivalenceTest
-    beside: Statistic | None
-    moved: Statistic | None
+    beside: Statistic
+    moved: Statistic
 
 
 class Foretold(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,7 +116,7 @@ class Measured:
 def merged_pair(
     measured: Measured, trials: Sequence[Trial], index: int, similarity: float, *, seed: int
 ) -> MergedPair:
-    """The trial at `index`, beside the random ones of its layer."""
+    """The trial at `index`, no random one, beside its controls in its layer."""
     trial = trials[index]
     whole = np.arange(len(measured.before))
     change = _change(measured, index, whole, seed)
@@ -238,19 +242,22 @@ def _common(measured: Measured, trials: Sequence[Trial], index: int) -> NDArray[
 
 def _beside(
     measured: Measured, trials: Sequence[Trial], index: int, seed: int, *, moved: bool
-) -> Statistic | None:
+) -> Statistic:
+    trial = trials[index]
     controls = [
         at
         for at, one in enumerate(trials)
-        if one.kind == "random" and one.layer == trials[index].layer
+        if one.kind == CONTROLS[trial.kind] and one.layer == trial.layer
     ]
     rows = _common(measured, trials, index)
-    if not controls or not len(rows) or not measured.tokens[rows].sum():
-        return None
-    drawn = costs(measured, trials, moved=moved)[controls]
+    if not len(rows):
+        return Statistic(caveat="no document on which every pair of the layer was tried")
     own = _change(measured, index, rows, seed, moved=moved)
     if own.value is None:
-        return None
+        return own
+    if not controls:
+        return msgspec.structs.replace(own, caveat=joined(NO_CONTROLS, own.caveat))
+    drawn = costs(measured, trials, moved=moved)[controls]
     low, high = np.quantile(drawn, [0.025, 0.975])
     return msgspec.structs.replace(
         own,
@@ -258,7 +265,9 @@ def _beside(
         null_low=float(low),
         null_high=float(high),
         p=permutation_p(own.value, drawn, tail="less"),
-        caveat=joined(f"null: {len(drawn)} random pairs of about the same load", own.caveat),
+        caveat=joined(
+            f"null: {len(drawn)} random pairs of about the same load, merged as it is", own.caveat
+        ),
     )
 
 

@@ -25,7 +25,8 @@ DEFINITION = (
     "output cosine: Σ f_i · f_j / √(Σ ‖f_i‖² Σ ‖f_j‖²) over tokens of calibration documents, f_e "
     "what expert e puts out for what the layer's experts received, chosen or not; activation "
     "correlation: Pearson correlation over tokens of being chosen (top-k alone makes its mean "
-    "−1/(E − 1) where all experts are used alike)"
+    "about −1/(E − 1); it has no null across layers, where nothing makes a token choose one expert "
+    "less for choosing another)"
 )
 
 Numbers = NDArray[np.float64]
@@ -36,15 +37,13 @@ class LayerSums:
     """Of one document and layer with E experts, B in its partner; B is 0 without one.
 
     gram: Σ f_i · f_j [E, E]; across: the same with the partner's [E, B], norms: Σ ‖f_j‖² of the
-    partner's [B]. both: tokens that chose i and j [E, E]; both_across [E, B], chosen [B].
+    partner's [B]. both: tokens that chose i and j [E, E].
     """
 
     gram: Floats
     across: Floats
     norms: Floats
     both: Ints
-    both_across: Ints
-    chosen: Ints
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -116,7 +115,7 @@ def cosines(sums: Sequence[OutputSums], layer: int) -> Numbers:
 def correlations(sums: Sequence[OutputSums], layer: int) -> Numbers:
     """[E, E], activation correlation; NaN for experts that no token or every token chose."""
     both = np.sum([one.layers[layer].both for one in sums], axis=0, dtype=float)
-    return _phi(both, np.diagonal(both), np.diagonal(both), sum(one.tokens for one in sums))
+    return _phi(both, sum(one.tokens for one in sums))
 
 
 def output_similarity(
@@ -154,17 +153,13 @@ def _layer_sums(
     E = mine.shape[1]
     active = _indicator(chosen[layer], E)
     theirs = np.empty((len(mine), 0, mine.shape[2]), np.float32)
-    others = np.empty((len(active), 0), np.float32)
     if partner is not None:
         theirs = held[partner]
-        others = _indicator(chosen[partner], theirs.shape[1])
     return LayerSums(
         gram=np.einsum("teh,tfh->ef", mine, mine, optimize=True),
         across=np.einsum("teh,tfh->ef", mine, theirs, optimize=True),
         norms=np.einsum("teh,teh->e", theirs, theirs),
         both=(active.T @ active).astype(np.int32),
-        both_across=(active.T @ others).astype(np.int32),
-        chosen=others.sum(axis=0).astype(np.int32),
     )
 
 
@@ -185,13 +180,7 @@ def _layer(
     norms = _summed(sums, index, "norms")
     within = cosines(sums, index)
     both = correlations(sums, index)
-    tokens = sum(one.tokens for one in sums)
-    both_across = _phi(
-        _summed(sums, index, "both_across"),
-        np.diagonal(_summed(sums, index, "both")),
-        _summed(sums, index, "chosen"),
-        tokens,
-    )
+    known = int(np.isfinite(both).any(axis=1).sum())
     found = (
         pair_similarity(
             OUTPUT,
@@ -203,7 +192,8 @@ def _layer(
         pair_similarity(
             ACTIVATION,
             both,
-            both_across,
+            None,
+            fixed=-1 / (known - 1) if known > 1 else None,
             seed=seed,
             caveat="no interval was made: it describes the calibration documents",
         ),
@@ -270,10 +260,11 @@ def _cosine(gram: Numbers, norms: Numbers, others: Numbers) -> Numbers:
     return found
 
 
-def _phi(both: Numbers, one: Numbers, other: Numbers, tokens: int) -> Numbers:
-    """Correlation of two indicators from their counts; NaN where one of them is constant."""
-    f, g = one / tokens, other / tokens
-    spread = np.sqrt((f * (1 - f))[:, None] * (g * (1 - g)))
+def _phi(both: Numbers, tokens: int) -> Numbers:
+    """Correlations of indicators from their joint counts [E, E]; NaN where one is constant."""
+    f = np.diagonal(both) / tokens
+    deviations = np.sqrt(f * (1 - f))
+    spread = np.outer(deviations, deviations)
     with np.errstate(invalid="ignore", divide="ignore"):
-        found: Numbers = np.where(spread > 0, (both / tokens - np.outer(f, g)) / spread, np.nan)
+        found: Numbers = np.where(spread > 0, (both / tokens - np.outer(f, f)) / spread, np.nan)
     return found

@@ -12,24 +12,29 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from moetui.stats import Statistic, finite, permutation_p
+from moetui.stats import Statistic, finite, joined, permutation_p
 
 Numbers = NDArray[np.float64]
 
 DRAWS = 999
 NULL = (
     "null: pairs of experts of two layers: of the mean, with the experts of both layers resampled; "
-    "of the largest, that of as many of those pairs (no p: they are too few for the tail of a "
-    "maximum)"
+    "of the largest, the mean of the largest of as many of those pairs (no band, no p: these pairs "
+    "are one sample, and redrawing it hides how far samples differ: of independent experts the "
+    "largest lay above the central 95 % of such draws in three layers of ten). Where a measure's "
+    "mean over a layer's pairs is fixed by construction, about −1/(E − 1) for rows less their "
+    "mean, that is the null of the mean, without a test, and pairs across layers are lowered by "
+    "as much"
 )
+FIXED = "no test: construction alone makes it this null, whatever the experts are"
 
 
 class PairSimilarity(msgspec.Struct, frozen=True, kw_only=True):
     """One measure over the pairs of a layer's experts. Statistics are cosines or correlations.
 
     what: the measure. pairs: how many were compared. mean: over them. largest: of the most
-    similar pair, whose numbers are `experts`; its null is of the largest of as many pairs. above:
-    how many pairs lie above the central 95 % of pairs across layers.
+    similar pair, whose numbers are `experts`; its null is the mean of the largest of as many
+    pairs across layers. above: how many pairs lie above the central 95 % of pairs across layers.
     """
 
     what: str
@@ -60,13 +65,15 @@ def pair_similarity(
     *,
     experts: Sequence[int] | None = None,
     intervals: Mapping[str, Statistic] | None = None,
+    fixed: float | None = None,
     seed: int,
     caveat: str | None = None,
 ) -> PairSimilarity | None:
     """Pairs of the symmetric matrix `within` [E, E] against all of `across` [E, B].
 
     experts: their numbers, where the rows are not 0 … E − 1. intervals: "mean" and "largest" with
-    what is known of them from documents. NaN is a pair that could not be compared; None where
+    what is known of them from documents. fixed: what construction makes the mean of `within`,
+    whatever the experts are, where it does. NaN is a pair that could not be compared; None where
     there is no other.
     """
     i, j = np.triu_indices(len(within), 1)
@@ -81,13 +88,15 @@ def pair_similarity(
     base = Statistic(caveat=caveat, seed=seed)
     mean = msgspec.structs.replace(told.get("mean", base), value=finite(values.mean()))
     largest = msgspec.structs.replace(told.get("largest", base), value=finite(values[best]))
-    pool = np.empty(0) if across is None else across[np.isfinite(across)]
+    pool = np.empty(0) if across is None else across[np.isfinite(across)] + (fixed or 0.0)
     above = None
-    if across is not None and len(pool):
-        means = _means(across, seed)
-        p = permutation_p(float(values.mean()), means)
-        mean = msgspec.structs.replace(_beside(mean, means), p=p)
-        largest = _beside(largest, _maxima(pool, len(values), seed))
+    if fixed is not None:
+        mean = msgspec.structs.replace(mean, null_mean=fixed, caveat=joined(mean.caveat, FIXED))
+    elif across is not None and len(pool):
+        mean = _tested(mean, float(values.mean()), _means(across, seed))
+    if len(pool):
+        expected = float(_maxima(pool, len(values), seed).mean())
+        largest = msgspec.structs.replace(largest, null_mean=expected)
         above = int((values > np.quantile(pool, 0.975)).sum())
     return PairSimilarity(
         what=what,
@@ -128,8 +137,12 @@ def _maxima(pool: Numbers, pairs: int, seed: int) -> Numbers:
     return np.array([rng.choice(pool, size, replace=False).max() for _ in range(DRAWS)])
 
 
-def _beside(known: Statistic, draws: Numbers) -> Statistic:
+def _tested(known: Statistic, value: float, draws: Numbers) -> Statistic:
     low, high = np.quantile(draws, [0.025, 0.975])
     return msgspec.structs.replace(
-        known, null_mean=float(draws.mean()), null_low=float(low), null_high=float(high)
+        known,
+        null_mean=float(draws.mean()),
+        null_low=float(low),
+        null_high=float(high),
+        p=permutation_p(value, draws),
     )

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moetui.analyses.pair_similarity import NULL, PairSimilarity, pair_similarity
+from moetui.stats import Statistic, joined
 from moetui.stats.neurons import align_neurons
 from moetui.trace import Forward
 from moetui.trace.types import Floats, Ints
@@ -25,10 +26,11 @@ DEFINITION = (
     "cosine of two experts' weights [gate, up, down] as vectors (where experts have no gate, of "
     "both their matrices), as they lie in the checkpoint and with the neurons of one put into the "
     "order in which they lie closest to the other's; router: cosine of the rows by which the "
-    "router reads its input, less their mean where a constant changes nothing (so that "
-    "the mean over pairs is about −1/(E − 1))"
+    "router reads its input, less their mean where a constant changes nothing"
 )
 STATIC = "no interval: the weights are all there is"
+# What the null of a mean over layers is.
+ALIGNED_NULL = "null: pairs of experts of two layers, aligned as well, mean of layers"
 
 Numbers = NDArray[np.float64]
 
@@ -38,12 +40,14 @@ class LayerWeights:
     """Cosines of the experts `experts` [n] of a layer, drawn where it has more (`bank`): [n, n],
     and with the m experts of `partner` [n, m]; NaN where the two layers have experts of other
     shapes. bytes_each: what one expert takes. partner: None where no other layer routes.
+    centred: the router's rows are less their mean, as a constant changes nothing.
     """
 
     layer: int
     partner: int | None
     bank: int
     bytes_each: int
+    centred: bool
     experts: Ints
     raw: Floats
     aligned: Floats
@@ -101,6 +105,7 @@ def layer_weights(
         partner=partner,
         bank=model.bank_size(layer),
         bytes_each=own.bytes_each,
+        centred=model.info.shift_invariant,
         experts=np.array(experts, np.int32),
         raw=raw,
         aligned=aligned,
@@ -123,11 +128,29 @@ def weight_similarity(
     )
 
 
+def mean_of_layers(layers: Sequence[Statistic], null: str) -> Statistic | None:
+    """The mean of what weights alone give, a number a layer, beside the mean of the layers' nulls
+    where all have one (no p: layers share them). None without a layer or where one has no number.
+    null: what it is, for the caveat."""
+    values = [one.value for one in layers if one.value is not None]
+    nulls = [one.null_mean for one in layers if one.null_mean is not None]
+    if not values or len(values) < len(layers):
+        return None
+    beside = len(nulls) == len(layers)
+    return Statistic(
+        value=float(np.mean(values)),
+        null_mean=float(np.mean(nulls)) if beside else None,
+        caveat=joined(STATIC, null if beside else None),
+    )
+
+
 def _layer(found: LayerWeights, threshold: float, seed: int) -> LayerWeightSimilarity:
+    # Rows less their mean sum to 0: whatever they are, the mean of their cosines is about this.
+    fixed = -1 / (found.bank - 1) if found.centred and found.bank > 1 else None
     measures = (
-        (RAW, found.raw, found.across_raw),
-        (ALIGNED, found.aligned, found.across_aligned),
-        (ROUTER, found.router, found.across_router),
+        (RAW, found.raw, found.across_raw, None),
+        (ALIGNED, found.aligned, found.across_aligned, None),
+        (ROUTER, found.router, found.across_router, fixed),
     )
     n = len(found.experts)
     drawn = f"{n} of {found.bank} experts, drawn at random" if n < found.bank else None
@@ -138,10 +161,11 @@ def _layer(found: LayerWeights, threshold: float, seed: int) -> LayerWeightSimil
             within.astype(float),
             across.astype(float),
             experts=found.experts.tolist(),
+            fixed=fixed_mean,
             seed=seed,
             caveat=caveat,
         )
-        for what, within, across in measures
+        for what, within, across, fixed_mean in measures
     )
     above = found.raw[np.triu_indices(n, 1)] >= threshold
     return LayerWeightSimilarity(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Literal
 
 import msgspec
@@ -26,7 +27,11 @@ class Minimum(msgspec.Struct, frozen=True):
     any_of: bool = False
 
     def __str__(self) -> str:
-        told = (f"{size:,} {unit}" for unit, size in self.needs.items())
+        return self.told(self.needs)
+
+    def told(self, units: Collection[str]) -> str:
+        """What it needs of these units, in words."""
+        told = (f"{size:,} {unit}" for unit, size in self.needs.items() if unit in units)
         return (" or " if self.any_of else " and ").join(told)
 
 
@@ -75,16 +80,18 @@ def enough(minimum: Minimum, **sizes: float) -> Sufficiency:
 
 
 def warning(minimum: Minimum, **sizes: float) -> str | None:
-    """What a reader must be told of the sizes, None where they are enough."""
+    """What a reader must be told of the sizes that fall short, None where they are enough."""
     found = enough(minimum, **sizes)
     if found == "ok":
         return None
-    told = (
-        f"{int(size):,} {unit}"
-        for unit, size in zip(minimum.needs, _sizes(minimum, sizes), strict=True)
-    )
-    least = "below a tenth of" if found == "inconclusive" else "below"
-    return f"{' and '.join(told)}: {least} the minimum size of {minimum}"
+    least, part = ("below a tenth of", LEAST) if found == "inconclusive" else ("below", 1.0)
+    short = {
+        unit: size
+        for (unit, need), size in zip(minimum.needs.items(), _sizes(minimum, sizes), strict=True)
+        if size / need < part
+    }
+    told = " and ".join(f"{int(size):,} {unit}" for unit, size in short.items())
+    return f"{told}: {least} the minimum size of {minimum.told(short)}"
 
 
 def warned(statistic: Statistic, minimum: Minimum, **sizes: float) -> Statistic:

@@ -5,8 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
-from moetui.analyses.matrix_ranks import ROUTER_CENTRED, MatrixRanks, difference_name
-from moetui.analyses.weight_similarity import ALIGNED, STATIC, WeightSimilarity
+from moetui.analyses.matrix_ranks import (
+    COMMON_NULL,
+    ROUTER_CENTRED,
+    MatrixRanks,
+    difference_name,
+)
+from moetui.analyses.weight_similarity import (
+    ALIGNED,
+    ALIGNED_NULL,
+    STATIC,
+    WeightSimilarity,
+    mean_of_layers,
+)
 from moetui.stats import Statistic
 from moetui.suites.moe_dynamics.merging_verdict import ALIGNED_MEAN, MERGEABLE
 from moetui.suites.results import CellResult, Measure, Verdict, Verdicts
@@ -203,16 +214,16 @@ def _rank_measures(model: str, ranks: MatrixRanks) -> Iterator[Measure]:
         relative = [one.relative for one in ranks.of(name)]
         title = f"{name}: effective rank ÷ that of random matrices, mean of layers"
         yield from _measure(model, "corrected", title, relative)
-        shares = [one.share.value for one in ranks.shares(name)]
+        shares = [one.share for one in ranks.shares(name)]
         title = f"{name}: energy in common, mean of layers"
-        yield from _measure(model, "corrected", title, shares)
+        yield from _beside(model, title, shares, COMMON_NULL)
 
 
 def _weight_measures(model: str, weights: WeightSimilarity) -> Iterator[Measure]:
     shares = [layer.mergeable / layer.pairs for layer in weights.layers if layer.pairs]
     yield from _measure(model, "seed", MERGEABLE, shares)
-    aligned = [one.mean.value for one in weights.of(ALIGNED)]
-    yield from _measure(model, "corrected", ALIGNED_MEAN, aligned)
+    aligned = [one.mean for one in weights.of(ALIGNED)]
+    yield from _beside(model, ALIGNED_MEAN, aligned, ALIGNED_NULL)
 
 
 def _measure(
@@ -223,6 +234,14 @@ def _measure(
     if known and len(known) == len(layers):
         statistic = Statistic(value=sum(known) / len(known), caveat=STATIC)
         yield Measure(model=model, label=label, name=name, statistic=statistic, units=tuple(known))
+
+
+def _beside(model: str, name: str, layers: Sequence[Statistic], null: str) -> Iterator[Measure]:
+    """The same of numbers that have a null in their layer, beside its mean."""
+    statistic = mean_of_layers(layers, null)
+    if statistic is not None:
+        units = tuple(one.value for one in layers if one.value is not None)
+        yield Measure(model=model, label="corrected", name=name, statistic=statistic, units=units)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
 
 from moetui.errors import UsageError
 from moetui.stats import Statistic
+from moetui.suites import wording
 from moetui.suites.results import Measure, ModelRecord, SeparationVerdict, SuiteResult
 from moetui.suites.separation import compared, judged
 from moetui.suites.tables import Section, Table, Value, estimate
@@ -235,11 +236,11 @@ def _said(comparison: Comparison) -> Iterator[str]:
 
 
 def _measures(comparison: Comparison) -> Iterator[Section]:
-    """A table for each pair of models."""
+    """A table for each pair of models, and one of what chance gives, where that is known."""
     grouped: dict[tuple[str, str], list[Pair]] = {}
     for pair in comparison.measures:
         grouped.setdefault((pair.first_model, pair.second_model), []).append(pair)
-    tables = tuple(
+    tables = [
         Table(
             title=f"A: {a}, B: {b}",
             columns=("definition", "measure", "verdict", "A", "B", "A − B"),
@@ -257,9 +258,26 @@ def _measures(comparison: Comparison) -> Iterator[Section]:
             caption="in brackets the 95 % interval; A − B by MOVER from both intervals",
         )
         for (a, b), pairs in grouped.items()
-    )
+    ]
+    nulls = [table for (a, b), pairs in grouped.items() for table in _nulls(a, b, pairs)]
     if tables:
-        yield Section(heading="Measures", tables=tables)
+        yield Section(heading="Measures", tables=(*tables, *nulls))
+
+
+def _nulls(a: str, b: str, pairs: Sequence[Pair]) -> Iterator[Table]:
+    """What each measure is to be read beside; A − B compares values, not their distances to it."""
+    rows = tuple(
+        (pair.label, pair.name, wording.null(pair.first), wording.null(pair.second))
+        for pair in pairs
+        if {wording.null(pair.first), wording.null(pair.second)} != {wording.ABSENT}
+    )
+    if rows:
+        yield Table(
+            title=f"The same by chance; A: {a}, B: {b}",
+            columns=("definition", "measure", "null of A [95 %]", "null of B [95 %]"),
+            rows=rows,
+            caption="A − B is of the values, whatever their nulls",
+        )
 
 
 def _alone(comparison: Comparison) -> Iterator[Section]:

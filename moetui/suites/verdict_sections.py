@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+import msgspec
+
+from moetui.stats import Statistic
 from moetui.suites import against_null
 from moetui.suites.results import SuiteResult, Verdict, Verdicts
-from moetui.suites.tables import Section, Table, Value, estimate
+from moetui.suites.tables import Section, Table, Value
 
 
 def verdicts(result: SuiteResult) -> tuple[Section, ...]:
@@ -146,11 +149,11 @@ def _evidence(found: Verdicts) -> Iterator[Table]:
 
 
 def _short_evidence(found: Verdicts) -> Iterator[Table]:
-    """What the verdicts rest on, with interval and size."""
+    """What the verdicts rest on, with interval, mean under chance and size."""
     rows: tuple[tuple[Value, ...], ...] = tuple(
         (
             f"{verdict.label}, {measure.model}: {measure.name}",
-            estimate(measure.statistic),
+            _beside_mean(measure.statistic),
             measure.statistic.n_documents,
         )
         for verdict in _both(found)
@@ -163,6 +166,11 @@ def _short_evidence(found: Verdicts) -> Iterator[Table]:
             rows=rows,
             together=True,
         )
+
+
+def _beside_mean(statistic: Statistic) -> Statistic:
+    """Without its test, and with no more of its null than the mean: for a narrow column."""
+    return msgspec.structs.replace(statistic, null_low=None, null_high=None, p=None, q=None)
 
 
 def _answer(verdict: Verdict) -> str:

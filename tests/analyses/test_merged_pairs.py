@@ -45,7 +45,7 @@ def test_a_pair_that_costs_nothing_is_equivalent_and_below_random_pairs_that_cos
     found = merged_pair(measured([0.0001] + [0.05] * 20), trials(20), 0, 0.9, seed=0)
     assert found.equivalence.outcome == "equivalent"
     assert found.change.value == pytest.approx(0.0001, abs=0.001)
-    assert found.beside is not None and found.beside.p == pytest.approx(1 / 21)
+    assert found.beside.p == pytest.approx(1 / 21)
     assert found.beside.null_mean == pytest.approx(0.05, abs=0.002)
     assert found.beside.n_documents == 40 and found.change.n_documents == D
     # Of T tokens T − 1 are predicted.
@@ -55,20 +55,39 @@ def test_a_pair_that_costs_nothing_is_equivalent_and_below_random_pairs_that_cos
 def test_a_pair_that_costs_is_different_and_no_better_than_random() -> None:
     found = merged_pair(measured([0.05] + [0.04, 0.06] * 10), trials(20), 0, 0.9, seed=0)
     assert found.equivalence.outcome == "different"
-    assert found.beside is not None and (found.beside.p or 0) > 0.05
+    assert (found.beside.p or 0) > 0.05
+
+
+def test_the_seeds_pair_is_judged_by_pairs_merged_as_it_is_alone() -> None:
+    """Merged as the seed merges, random pairs cost less than it; well merged ones cost more."""
+    kinds = ["seed", *["random"] * 20, *["random, as the seed"] * 20]
+    tried = [Trial(kind=kind, layer=2, experts=(0, at + 1)) for at, kind in enumerate(kinds)]
+    found = merged_pair(measured([0.03] + [0.06] * 20 + [0.01] * 20), tried, 0, 0.2, seed=0)
+    for beside in (found.beside, found.moved):
+        assert beside.p == 1 and beside.null_mean == pytest.approx(0.01, abs=0.004)
+        assert "20 random pairs" in (beside.caveat or "")
+
+
+def test_without_controls_merged_as_it_is_the_seeds_pair_has_no_null() -> None:
+    tried = [Trial(kind="seed", layer=2, experts=(0, 1)), *trials(20)[1:]]
+    found = merged_pair(measured([0.03] + [0.06] * 20), tried, 0, 0.2, seed=0)
+    for beside in (found.beside, found.moved):
+        assert beside.value == pytest.approx(0.03, abs=0.004) and beside.n_documents == 40
+        assert beside.p is None and beside.null_mean is None
+        assert "no controls merged as it is" in (beside.caveat or "")
 
 
 def test_exactly_nothing_in_every_document_is_no_cost() -> None:
     found = merged_pair(measured([0.0] + [0.05] * 20), trials(20), 0, 1.0, seed=0)
     assert found.change.value == 0 and found.equivalence.outcome == "equivalent"
-    assert found.moved is not None and found.moved.value == 0
+    assert found.moved.value == 0
 
 
 def test_a_merge_that_changes_nothing_moves_less_than_ones_that_help_and_harm_by_turns() -> None:
     """By ΔNLL half of the random pairs would be better than a perfect merge."""
     found = merged_pair(measured([0.0] + [0.02, -0.02] * 10), trials(20), 0, 1.0, seed=0)
-    assert found.beside is not None and (found.beside.p or 0) > 0.4
-    assert found.moved is not None and found.moved.p == pytest.approx(1 / 21)
+    assert (found.beside.p or 0) > 0.4
+    assert found.moved.p == pytest.approx(1 / 21)
 
 
 def test_a_pair_that_hardly_a_document_uses_is_inconclusive() -> None:

@@ -16,6 +16,7 @@ from moetui.analyses.matrix_ranks import (
     matrix_ranks,
 )
 from moetui.analyses.output_similarity import (
+    ACTIVATION,
     OUTPUT,
     correlations,
     cosines,
@@ -30,6 +31,7 @@ from moetui.analyses.weight_similarity import (
     layer_weights,
     weight_similarity,
 )
+from moetui.analyses.weight_similarity import ROUTER as ROUTER_COSINE
 from moetui.model.model import Model
 from tests.model.subject import Subject, subject_of
 from tests.suites.moe_dynamics.planted import copy_expert
@@ -79,6 +81,22 @@ def test_a_copy_is_found_as_it_lies_and_one_with_exchanged_neurons_aligned() -> 
     assert result.of(RAW)[0].experts == (0, 5)
 
 
+def test_router_rows_are_tested_only_where_their_mean_is_left_in() -> None:
+    centred = fresh()
+    found = weight_similarity(
+        [layer_weights(centred, 1, 2, wanted=16, seed=0)], threshold=1, seed=0
+    )
+    [router] = found.of(ROUTER_COSINE)
+    assert centred.info.shift_invariant and router.mean.p is None
+    assert router.mean.null_mean == -1 / 7
+    assert router.mean.value == pytest.approx(-1 / 7, abs=0.01)
+    other = fresh("deepseek_v3")
+    layer, partner = other.info.moe_layers[:2]
+    weights = layer_weights(other, layer, partner, wanted=16, seed=0)
+    [router] = weight_similarity([weights], threshold=1, seed=0).of(ROUTER_COSINE)
+    assert not other.info.shift_invariant and router.mean.p is not None
+
+
 def test_of_many_experts_some_are_drawn() -> None:
     found = layer_weights(fresh(), 1, None, wanted=3, seed=4)
     assert found.raw.shape == (3, 3) and found.bank == 8 and found.across_raw.shape == (3, 0)
@@ -112,7 +130,12 @@ def test_output_cosines_are_those_of_all_outputs_together() -> None:
     best = found.layers[1].similarities[0]
     assert best.what == OUTPUT and best.experts == (1, 3)
     assert best.largest.value == pytest.approx(1, abs=1e-5)
-    assert (best.largest.null_high or 1) < 0.9
+    assert (best.largest.null_mean or 1) < 0.9
+    activation = found.layers[1].similarities[1]
+    # Top-k couples the experts of a layer and none of two layers.
+    assert activation.what == ACTIVATION and activation.above is None
+    assert activation.mean.p is None and activation.largest.null_mean is None
+    assert activation.mean.null_mean == pytest.approx(-1 / (len(used) - 1))
     assert found.documents == 25 and found.mean.ci_low is not None
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from moetui.stats import Statistic
-from moetui.stats.minimum import DECOMPOSITION, LOAD, MINIMA, enough, warned, warning
+from moetui.stats.minimum import DECOMPOSITION, LOAD, MINIMA, PREDICTION, enough, warned, warning
 
 
 @pytest.mark.parametrize(
@@ -35,13 +35,35 @@ def test_where_one_of_two_sizes_will_do_the_better_one_decides(documents, tokens
     assert enough(DECOMPOSITION, documents=documents, tokens=tokens) == found
 
 
-def test_a_warning_names_what_there_is_and_what_is_needed():
-    told = warning(LOAD, effective_tokens=812.7, documents=40)
-    assert told == (
-        "812 effective tokens and 40 documents: below the minimum size of 3,000 effective tokens "
-        "and 30 documents"
-    )
-    assert "below a tenth of the minimum" in warning(LOAD, effective_tokens=12, documents=40)
+@pytest.mark.parametrize(
+    ("minimum", "sizes", "told"),
+    [
+        (
+            LOAD,
+            {"effective_tokens": 812.7, "documents": 20},
+            "812 effective tokens and 20 documents: below the minimum size of 3,000 effective "
+            "tokens and 30 documents",
+        ),
+        # What is enough falls short of nothing.
+        (
+            PREDICTION,
+            {"documents": 40, "tokens": 2560},
+            "40 documents: below the minimum size of 100 documents",
+        ),
+        (
+            LOAD,
+            {"effective_tokens": 12, "documents": 20},
+            "12 effective tokens: below a tenth of the minimum size of 3,000 effective tokens",
+        ),
+        (
+            DECOMPOSITION,
+            {"documents": 20, "tokens": 600},
+            "20 documents and 600 tokens: below the minimum size of 100 documents or 5,000 tokens",
+        ),
+    ],
+)
+def test_a_warning_names_what_falls_short_and_what_is_needed_of_it(minimum, sizes, told):
+    assert warning(minimum, **sizes) == told
 
 
 def test_a_warning_comes_before_the_statistics_own_caveat():

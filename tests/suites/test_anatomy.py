@@ -12,11 +12,17 @@ import pytest
 import moetui
 from moetui.analyses.matrix_ranks import MatrixRanks
 from moetui.analyses.parameter_shares import ParameterShares
-from moetui.analyses.weight_similarity import WeightSimilarity
+from moetui.analyses.weight_similarity import WeightSimilarity, mean_of_layers
+from moetui.stats import Statistic
 from moetui.suites import run_prepared, suite
+from moetui.suites.comparison import compare
+from moetui.suites.comparison import sections as compared
 from moetui.suites.lines import text_of
+from moetui.suites.moe_dynamics.merging_verdict import ALIGNED_MEAN
 from moetui.suites.results import SuiteResult, result_json, results_of
 from moetui.suites.sections import sections
+from moetui.suites.summary import summary
+from moetui.suites.wording import number
 from tests.model.architectures import ARCHITECTURES
 from tests.model.subject import Subject, subject_of
 from tests.model.test_routes import UNREADABLE
@@ -77,6 +83,35 @@ def test_what_all_layers_have_in_common_is_no_sharing_within_one() -> None:
         assert (one.share.value or 0) > 0.5
         assert one.share.value == pytest.approx(one.share.null_mean, abs=0.05)
     assert outcomes(result)[1] == "native"
+    # Without its null beside it, the headline number would read as sharing.
+    [headline] = [m.statistic for m in result.measures if m.name.startswith("gate_proj: energy")]
+    shares = [one.share for one in ranks.shares("gate_proj")]
+    assert headline.value == pytest.approx(np.mean([one.value for one in shares]))
+    assert headline.null_mean == pytest.approx(np.mean([one.null_mean for one in shares]))
+    assert headline.p is None and "experts of two layers" in (headline.caveat or "")
+    [aligned] = [m.statistic for m in result.measures if m.name == ALIGNED_MEAN]
+    assert aligned.null_mean is not None and "null: pairs of experts" in (aligned.caveat or "")
+    chance = number(headline.null_mean)
+    assert f"{number(headline.value)}, null {chance}" in text_of(summary(result), 160)
+    beside = compare(result, result, names=("a", "b"))
+    [nulls] = [t for s in compared(beside) for t in s.tables if t.title.startswith("The same by")]
+    assert (
+        "corrected",
+        "gate_proj: energy in common, mean of layers",
+        chance,
+        chance,
+    ) in nulls.rows
+
+
+def test_a_mean_over_layers_has_a_null_only_where_every_layer_has_one() -> None:
+    layers = [Statistic(value=0.2, null_mean=0.1), Statistic(value=0.4, null_mean=0.2)]
+    found = mean_of_layers(layers, "null: chance")
+    assert found is not None and "null: chance" in (found.caveat or "")
+    assert (found.value, found.null_mean) == pytest.approx((0.3, 0.15))
+    found = mean_of_layers([*layers, Statistic(value=0.6)], "null: chance")
+    assert found is not None and found.value == pytest.approx(0.4)
+    assert found.null_mean is None and "null" not in (found.caveat or "")
+    assert mean_of_layers([*layers, Statistic()], "x") is None and mean_of_layers([], "x") is None
 
 
 @pytest.mark.parametrize("name", [n for n in ARCHITECTURES if n not in UNREADABLE][::4])

@@ -47,6 +47,13 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     controls: Annotated[
         Count, msgspec.Meta(description="random pairs that are merged beside each similar one")
     ] = 20
+    seed_controls: Annotated[
+        Count,
+        msgspec.Meta(
+            description="random pairs that are merged as the seed merges, unweighted and not "
+            "aligned, beside its pair; without any that pair has no null"
+        ),
+    ] = 0
     control_documents: Annotated[
         Positive,
         msgspec.Meta(
@@ -69,6 +76,7 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 QUICK: Mapping[str, Any] = {"control_documents": 20, "removed": [0.25], "random_merges": 3}
 FULL: Mapping[str, Any] = {
     "experts": 64,
+    "seed_controls": 20,
     "control_documents": 60,
     "removed": [0.0625, 0.125, 0.25, 0.375, 0.5],
     "random_merges": 20,
@@ -95,7 +103,12 @@ class Merging:
         self.analyses: tuple[Analysis, ...] = (
             OutputAnalysis(setting, own.output_tokens),
             WeightAnalysis(setting.shared.layers, experts=own.experts, threshold=own.threshold),
-            PairAnalysis(setting, draws=own.controls, controls=own.control_documents),
+            PairAnalysis(
+                setting,
+                draws=own.controls,
+                seed_draws=own.seed_controls,
+                controls=own.control_documents,
+            ),
             FrontAnalysis(
                 setting,
                 draws=own.random_merges,

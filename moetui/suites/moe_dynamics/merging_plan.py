@@ -20,7 +20,7 @@ from moetui.analyses.expert_groups import (
 )
 from moetui.analyses.expert_scores import ranking
 from moetui.analyses.merge_front import Removal
-from moetui.analyses.merged_pairs import Trial
+from moetui.analyses.merged_pairs import CONTROLS, Kind, Trial
 from moetui.analyses.output_similarity import (
     ACTIVATION,
     OUTPUT,
@@ -100,33 +100,27 @@ def known(model: Forward, needs: Needs) -> list[LayerKnown]:
 
 
 def pair_trials(
-    layers: Sequence[LayerKnown], *, controls: int, seed: int
+    layers: Sequence[LayerKnown], *, controls: int, seed_controls: int, seed: int
 ) -> tuple[list[Trial], list[Change]]:
-    """Of every layer the most similar pair, the seed's, and random ones."""
+    """Of every layer the most similar pair and the seed's, each with random pairs of about its
+    own load, so many, that are merged as it is."""
     trials: list[Trial] = []
     changes: list[Change] = []
-
-    def add(trial: Trial, load: Numbers | None) -> None:
-        trials.append(trial)
-        made = merges(trial.layer, [trial.experts], load, aligned=trial.kind != "seed")
-        changes.append(
-            Change(
-                interventions=tuple(made),
-                concerns=((trial.layer, trial.experts),),
-                on_controls=trial.kind == "random",
-            )
-        )
-
+    chosen: tuple[tuple[Kind, str, int], ...] = (
+        ("similar", OUTPUT, controls),
+        ("seed", RAW, seed_controls),
+    )
     for one in layers:
-        pair = most_similar(one.similarity[OUTPUT])
-        if pair is None:
-            continue
-        add(Trial(kind="similar", layer=one.layer, experts=pair), one.load)
-        if (closest := most_similar(one.similarity[RAW])) is not None:
-            add(Trial(kind="seed", layer=one.layer, experts=closest), None)
-        rng = np.random.default_rng([seed, one.layer])
-        for control in control_pairs(one.load, pair, wanted=controls, rng=rng):
-            add(Trial(kind="random", layer=one.layer, experts=control), one.load)
+        for at, (kind, similarity, wanted) in enumerate(chosen):
+            pair = most_similar(one.similarity[similarity])
+            if pair is None:
+                continue
+            rng = np.random.default_rng([seed, one.layer, at])
+            drawn = control_pairs(one.load, pair, wanted=wanted, rng=rng)
+            mine = [Trial(kind=kind, layer=one.layer, experts=pair)]
+            mine += [Trial(kind=CONTROLS[kind], layer=one.layer, experts=e) for e in drawn]
+            trials += mine
+            changes += [_pair_change(one, trial, aligned=kind != "seed") for trial in mine]
     return trials, changes
 
 
@@ -236,6 +230,15 @@ def _random(
         _merged(one, random_groups(groups[one.layer], one.experts, rng), aligned=True)
         for one in layers
     ]
+
+
+def _pair_change(one: LayerKnown, trial: Trial, *, aligned: bool) -> Change:
+    made, concerns = _merged(one, [trial.experts], aligned=aligned)
+    return Change(
+        interventions=tuple(made),
+        concerns=tuple(concerns),
+        on_controls=trial.kind in CONTROLS.values(),
+    )
 
 
 def _placed(weights: LayerWeights) -> dict[str, Numbers]:

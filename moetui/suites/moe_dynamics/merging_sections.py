@@ -29,7 +29,7 @@ def similarity_rows(
         (
             one.what,
             str(layer),
-            "—" if partner is None else str(partner),
+            "—" if partner is None or one.above is None else str(partner),
             one.pairs,
             one.mean,
             one.largest,
@@ -121,7 +121,8 @@ def _pair_table(model: str, found: MergedPairs) -> Table:
             "|Δ| of a token beside random pairs",
         ),
         rows=rows,
-        caption="cosine: of outputs for the similar pair, of weights as they lie for the seed's",
+        caption="cosine: of outputs for the similar pair, of weights as they lie for the seed's; "
+        "random pairs: of about the load of the pair, merged in the same way",
         together=True,
     )  # fmt: skip
 

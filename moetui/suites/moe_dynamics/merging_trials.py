@@ -12,6 +12,7 @@ import numpy as np
 from moetui.analyses.ablation import MARGIN, nll_of, nll_sums
 from moetui.analyses.merge_front import Removal, merge_front
 from moetui.analyses.merged_pairs import (
+    CONTROLS,
     DEFINITION,
     Measured,
     MergedPairs,
@@ -48,7 +49,8 @@ FRONT = "merge_front"
 
 class TrialTexts(msgspec.Struct, frozen=True, kw_only=True):
     """Evaluation documents from the one at `first` on; controls: rows, counted from there, on
-    which random draws are tried too. draws: how many; shares: what parts are removed."""
+    which random draws are tried too. draws: how many, seed_draws: for the seed's pair; shares:
+    what parts are removed."""
 
     documents: tuple[RoutingText, ...]
     first: int
@@ -56,6 +58,7 @@ class TrialTexts(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: int
     layers: LayersAsked
     draws: int
+    seed_draws: int = 0
     shares: tuple[float, ...] = ()
 
 
@@ -83,9 +86,15 @@ class _Trials:
     needs: tuple[str, ...] = (CALIBRATION, ROUTING, OUTPUTS, WEIGHTS)
 
     def __init__(
-        self, setting: Setting, *, draws: int, controls: int, shares: Sequence[float] = ()
+        self,
+        setting: Setting,
+        *,
+        draws: int,
+        controls: int,
+        seed_draws: int = 0,
+        shares: Sequence[float] = (),
     ) -> None:
-        self._setting, self._draws = setting, draws
+        self._setting, self._draws, self._seed_draws = setting, draws, seed_draws
         self._controls, self._shares = controls, tuple(shares)
 
     def settings(self, *, seed: int) -> Any:
@@ -112,6 +121,7 @@ class _Trials:
                 max_tokens=shared.tokens,
                 layers=shared.layers,
                 draws=self._draws,
+                seed_draws=self._seed_draws,
                 shares=self._shares,
             )
             parts.append(Part(name=name, inputs=inputs, tokens=self._tokens(inputs)))
@@ -124,13 +134,11 @@ class _Trials:
             return None
         layers = 1 if isinstance(given.layers, str) else len(given.layers)
         whole, random = self._tries(layers)
-        return given.max_tokens * (
-            whole * len(given.documents) + random * self._draws * len(given.controls)
-        )
+        return given.max_tokens * (whole * len(given.documents) + random * len(given.controls))
 
     def _tries(self, layers: int) -> tuple[int, int]:
-        """How many changes are tried on all documents, and on control documents for each draw."""
-        return 2 * layers, layers
+        """How many changes are tried on all documents, and how many on control documents."""
+        return 2 * layers, layers * (self._draws + self._seed_draws)
 
 
 class PairAnalysis(_Trials):
@@ -145,7 +153,9 @@ class PairAnalysis(_Trials):
         """Every trial over the documents of the part."""
         given: TrialTexts = part.inputs
         layers = known(model, needs)
-        trials, changes = pair_trials(layers, controls=given.draws, seed=seed)
+        trials, changes = pair_trials(
+            layers, controls=given.draws, seed_controls=given.seed_draws, seed=seed
+        )
         return TriedPairs(
             trials=tuple(trials),
             similarities=similarities(layers, trials),
@@ -158,8 +168,8 @@ class PairAnalysis(_Trials):
         if not trials:
             return Outcome(None, "no pair of experts could be compared")
         measured = _joined([partial.measured for partial in partials])
-        own = [at for at, one in enumerate(trials) if one.kind != "random"]
-        fair = [at for at, one in enumerate(trials) if one.kind != "seed"]
+        own = [at for at, one in enumerate(trials) if one.kind in CONTROLS]
+        fair = [at for at, one in enumerate(trials) if one.kind in ("similar", "random")]
         cost = costs(measured, trials, moved=True)
         chosen_by = {"similar": SIMILARITIES.index(OUTPUT), "seed": SIMILARITIES.index(RAW)}
         means = {
@@ -234,7 +244,7 @@ class FrontAnalysis(_Trials):
         )
 
     def _tries(self, layers: int) -> tuple[int, int]:
-        return 4 * len(self._shares), len(self._shares)
+        return 4 * len(self._shares), len(self._shares) * self._draws
 
 
 def _measured(

@@ -9,7 +9,12 @@ from moetui.analyses.ablation import MARGIN
 from moetui.analyses.merge_front import OUTPUTS, REAP, FrontPoint, MergeFront
 from moetui.analyses.merged_pairs import MergedPair, MergedPairs
 from moetui.analyses.output_similarity import OutputSimilarity
-from moetui.analyses.weight_similarity import ALIGNED, STATIC, WeightSimilarity
+from moetui.analyses.weight_similarity import (
+    ALIGNED,
+    ALIGNED_NULL,
+    WeightSimilarity,
+    mean_of_layers,
+)
 from moetui.stats import Statistic
 from moetui.stats.minimum import ABLATION
 from moetui.suites.results import CellResult, Measure, Verdict, Verdicts
@@ -114,8 +119,7 @@ def _above(change: Statistic) -> bool:
 
 
 def _beats_random(pair: MergedPair) -> bool:
-    moved = pair.moved
-    return moved is not None and moved.p is not None and moved.p <= _ENOUGH_CONTROLS
+    return pair.moved.p is not None and pair.moved.p <= _ENOUGH_CONTROLS
 
 
 def _seed(cells: Sequence[CellResult]) -> Verdict:
@@ -182,7 +186,7 @@ def _told(model: str, result: MergedPairs) -> str:
 
 
 def _random_told(pair: MergedPair) -> str:
-    if pair.moved is None or pair.beside is None:
+    if pair.moved.null_mean is None or pair.beside.null_mean is None:
         return ""
     return (
         f", random pairs {number(pair.beside.null_mean)} [{number(pair.beside.null_low)}, "
@@ -245,12 +249,9 @@ def _why(cells: Sequence[CellResult]) -> str:
 
 def _weight_measures(model: str, result: WeightSimilarity) -> Iterator[Measure]:
     yield from _mergeable(model, result)
-    aligned = result.of(ALIGNED)
-    value = _mean([one.mean.value for one in aligned])
-    if value is not None:
-        null = _mean([one.mean.null_mean for one in aligned])
-        statistic = Statistic(value=value, null_mean=null, caveat=STATIC)
-        yield _measure(model, "corrected", ALIGNED_MEAN, statistic)
+    aligned = mean_of_layers([one.mean for one in result.of(ALIGNED)], ALIGNED_NULL)
+    if aligned is not None:
+        yield _measure(model, "corrected", ALIGNED_MEAN, aligned)
 
 
 def _mergeable(model: str, result: WeightSimilarity) -> Iterator[Measure]:

@@ -11,10 +11,11 @@ import moetui
 from moetui.analyses.merge_front import FREQUENCY, OUTPUTS, RANDOM, MergeFront
 from moetui.analyses.merged_pairs import MergedPair, MergedPairs
 from moetui.analyses.output_similarity import OUTPUT, OutputSimilarity
-from moetui.analyses.weight_similarity import ALIGNED, WeightSimilarity
+from moetui.analyses.weight_similarity import ALIGNED, RAW, WeightSimilarity
 from moetui.stats import EquivalenceTest, Statistic
 from moetui.suites import run_prepared, suite
 from moetui.suites.lines import text_of
+from moetui.suites.moe_dynamics.merging_plan import SIMILARITIES, LayerKnown, pair_trials
 from moetui.suites.moe_dynamics.merging_verdict import (
     MERGEABLE,
     corrected_outcome,
@@ -97,6 +98,48 @@ def test_the_numbers_are_those_of_merges_made_by_hand() -> None:
     assert "documents" in result.verdicts[0].corrected.statement
 
 
+@pytest.mark.parametrize(("seed_controls", "nulls"), [(0, 0), (4, 1)])
+def test_the_seeds_pair_has_a_null_where_controls_are_merged_as_it_is(
+    seed_controls: int, nulls: int
+) -> None:
+    result = run(Subject("olmoe").model, seed_controls=seed_controls)
+    [pair] = only(result, MergedPairs).of("seed")
+    assert sum(one.p is not None for one in (pair.beside, pair.moved)) == 2 * nulls
+    shown = text_of(sections(result), 120)
+    assert ("no controls merged as it is" in shown) == (not nulls)
+
+
+def test_each_pair_has_controls_of_its_own_load_and_merged_as_it_is() -> None:
+    load = np.array([9.0, 8.0, 9.5, 8.5, 9.2, 0.1, 0.2, 0.15, 0.12, 0.18])
+    output, raw = np.zeros((2, 10, 10))
+    output[0, 1], raw[5, 6] = 0.9, 0.9
+    zeros = np.zeros((10, 10))
+    layer = LayerKnown(
+        layer=3, experts=10, load=load, reap=None, bytes_each=1, whole=True,
+        similarity={
+            name: {OUTPUT: output, RAW: raw}.get(name, zeros) for name in SIMILARITIES
+        },
+    )  # fmt: skip
+    tried, changes = pair_trials([layer], controls=5, seed_controls=5, seed=0)
+    merges = [change.interventions[0] for change in changes]
+    for trial, change, merge in zip(tried, changes, merges, strict=True):
+        assert isinstance(merge, Merge) and merge.experts == trial.experts
+        seeds = trial.kind in ("seed", "random, as the seed")
+        assert merge.aligned != seeds and (merge.frequencies is None) == seeds
+        assert change.on_controls == trial.kind.startswith("random")
+    by_kind = {trial.kind: trial.experts for trial in tried}
+    assert by_kind["similar"] == (0, 1) and by_kind["seed"] == (5, 6)
+    sums = {
+        kind: [load[list(one.experts)].sum() for one in tried if one.kind == kind]
+        for kind in ("random", "random, as the seed")
+    }
+    assert {kind: len(found) for kind, found in sums.items()} == dict.fromkeys(sums, 5)
+    # Half of the pairs lie nearer to either than these bounds.
+    assert min(sums["random"]) > 8 and max(sums["random, as the seed"]) < 10
+    alone, _ = pair_trials([layer], controls=5, seed_controls=0, seed=0)
+    assert {trial.kind for trial in alone} == {"similar", "seed", "random"}
+
+
 @pytest.mark.parametrize("name", ["gpt_oss", "llama4", "deepseek_v3", "nemotron_h (latent)"])
 def test_other_architectures_are_merged_and_pruned_too(name: str) -> None:
     found = subject_of(name)
@@ -135,10 +178,10 @@ def test_a_dense_model_is_inconclusive_with_the_reason() -> None:
 def pair(outcome: str, *, p: float | None, low: float = 0.0) -> MergedPair:
     change = Statistic(value=low, ci_low=low, ci_high=low + 0.001)
     test = EquivalenceTest(outcome=outcome, margin=0.01, statistic=change, reason=None)  # type: ignore[arg-type]
-    moved = None if p is None else Statistic(value=low, p=p)
+    moved = Statistic(value=low, p=p)
     return MergedPair(
         layer=0, kind="similar", experts=(0, 1), similarity=0.5, load=Statistic(),
-        change=change, equivalence=test, beside=None, moved=moved,
+        change=change, equivalence=test, beside=Statistic(), moved=moved,
     )  # fmt: skip
 
 
