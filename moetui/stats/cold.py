@@ -98,16 +98,18 @@ def cold_experts(
     documents of that domain) that is not under the threshold. No hit: upper limit 3/n_effective,
     with the layer's median design effect; every token: the mirror image. No verdict below 20
     documents, and below a tenth of the minimum size (the median expert's effective tokens count).
+    Where every domain has 20 documents, their shares of the tokens are taken as given: limits and
+    effective tokens are about documents that vary within their domains.
     Raises ValueError for impossible counts.
     """
     y, n = np.asarray(counts, float), np.asarray(tokens, float)
     _check(y, n, domains)
     E = y.shape[1]
     levels = tuple(cold_thresholds(k, E) if thresholds is None else thresholds)
-    pooled = _limits(y, n, seed, resamples)
-    reason = _no_verdict(pooled)
     names = tuple(dict.fromkeys(domains or ()))
     of = np.array(list(domains or ()))
+    pooled = _limits(y, n, seed, resamples, _strata(of))
+    reason = _no_verdict(pooled)
     parts = [_limits(y[of == name], n[of == name], seed, resamples) for name in names]
     return ColdVerdicts(
         thresholds=levels,
@@ -169,19 +171,38 @@ def _check(counts: Numbers, tokens: Numbers, domains: Sequence[str] | None) -> N
         raise ValueError("domains name one domain for each document")
 
 
-def _limits(hits: Numbers, tokens: Numbers, seed: int, resamples: int) -> _Limits:
+def _strata(domains: NDArray[np.str_]) -> NDArray[np.intp] | None:
+    """[D], the number of each document's domain; None where one has too few to resample."""
+    names, of, sizes = np.unique(domains, return_inverse=True, return_counts=True)
+    return of if len(names) > 1 and sizes.min() >= MIN_DOCUMENTS else None
+
+
+def _limits(
+    hits: Numbers,
+    tokens: Numbers,
+    seed: int,
+    resamples: int,
+    strata: NDArray[np.intp] | None = None,
+) -> _Limits:
     """Bootstrap over documents, all experts at once; the rule of three where there is no hit, and
-    its mirror image where every token is one: there no resample shows any variation."""
+    its mirror image where every token is one: there no resample shows any variation. strata: [D],
+    groups that count as much in every resample as they do in the sample (a poststratified rate)."""
     D, _ = hits.shape
+    of = np.zeros(D, np.intp) if strata is None else strata
+    groups = [np.flatnonzero(of == group) for group in range(int(of.max()) + 1)]
+    parts = [tokens[rows].sum() / tokens.sum() for rows in groups]
 
     def shares(weights: Numbers) -> Numbers:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            found: Numbers = ((weights @ hits) / (weights @ tokens)[:, None]).T
+        found: Numbers = np.zeros((hits.shape[1], len(weights)))
+        for rows, part in zip(groups, parts, strict=True):
+            w = weights[:, rows]
+            with np.errstate(invalid="ignore", divide="ignore"):
+                found += part * ((w @ hits[rows]) / (w @ tokens[rows])[:, None]).T
         return found
 
     found = document_intervals(shares, D, seed=seed, resamples=resamples)
     low, high, caveats = found.low.copy(), found.high.copy(), found.caveats.astype("<U160")
-    effective = tokens.sum() / _design_effects(hits, tokens)
+    effective = tokens.sum() / _design_effects(hits, tokens, strata)
     if D >= MIN_DOCUMENTS:
         silent, always = hits.sum(axis=0) == 0, hits.sum(axis=0) == tokens.sum()
         bound = np.minimum(1.0, RULE_OF_THREE / np.maximum(effective, RULE_OF_THREE))
@@ -193,12 +214,12 @@ def _limits(hits: Numbers, tokens: Numbers, seed: int, resamples: int) -> _Limit
     return _Limits(found.value, low, high, plausible, effective, caveats, int(tokens.sum()), D)
 
 
-def _design_effects(hits: Numbers, tokens: Numbers) -> Numbers:
+def _design_effects(hits: Numbers, tokens: Numbers, strata: NDArray[np.intp] | None) -> Numbers:
     """[E] from [D, E]; experts without hits or misses get the median of the others."""
     total = hits.sum(axis=0)
     effects = np.full(hits.shape[1], np.nan)
     for expert in np.flatnonzero((total > 0) & (total < tokens.sum())):
-        effect = binary_design_effect(hits[:, expert], tokens)
+        effect = binary_design_effect(hits[:, expert], tokens, strata)
         effects[expert] = np.nan if effect is None else effect
     known = effects[~np.isnan(effects)]
     # Nothing to go by: every document counts as one token.

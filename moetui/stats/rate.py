@@ -78,30 +78,38 @@ def most_plausible(share: ArrayLike, effective: ArrayLike) -> NDArray[np.float64
     return np.asarray(gammaincinv(np.asarray(share, float) * n + 1, 0.95) / n, float)
 
 
-def binary_design_effect(hits: ArrayLike, tokens: ArrayLike) -> float | None:
+def binary_design_effect(
+    hits: ArrayLike, tokens: ArrayLike, strata: ArrayLike | None = None
+) -> float | None:
     """How much wider the variance of a rate is than for independent tokens; at least 1.
 
-    The ratio estimator's between-document variance over r(1 − r)/n. None where r is 0 or 1 (no
-    variance to compare) or there is one document only.
+    The ratio estimator's between-document variance over r(1 − r)/n. strata: [D], the group of each
+    document, 0 … H − 1; then the variance is that within groups, whose shares of the tokens are
+    taken as given. None where r is 0 or 1 (no variance to compare) or there is one document only.
     """
     y, n = np.asarray(hits, float), np.asarray(tokens, float)
     r = y.sum() / n.sum()
-    return design_effect(y - r * n, n.sum(), r * (1 - r) * n.sum())
+    of = np.zeros(len(y), np.intp) if strata is None else np.asarray(strata, np.intp)
+    rates = np.bincount(of, y) / np.bincount(of, n)
+    return design_effect(y - rates[of] * n, n.sum(), r * (1 - r) * n.sum(), strata=len(rates))
 
 
-def design_effect(residuals: ArrayLike, size: float, squares: float) -> float | None:
+def design_effect(
+    residuals: ArrayLike, size: float, squares: float, *, strata: int = 1
+) -> float | None:
     """Design effect of a mean or ratio over `size` tokens in D documents; at least 1.
 
-    residuals: [D], per-document sums of the tokens' deviations from the estimate (they sum to 0).
-    squares: the sum over all tokens of the squared deviations.
-    Between-document variance D/(D−1)·Σ_d residual² against Σ_t deviation²·n/(n−1). Values below 1
-    are not claimed: more certainty than independent tokens give would be an accident of the data.
-    None where it cannot be estimated.
+    residuals: [D], per-document sums of the tokens' deviations from the estimate, or from that of
+    the document's stratum (they sum to 0 in each). squares: the sum over all tokens of the squared
+    deviations from the estimate. strata: how many, of about as many documents each.
+    Between-document variance D/(D−strata)·Σ_d residual² against Σ_t deviation²·n/(n−1). Values
+    below 1 are not claimed: more certainty than independent tokens give would be an accident of
+    the data. None where it cannot be estimated.
     """
     r = np.asarray(residuals, float)
-    if len(r) < 2 or size < 2 or squares <= 0:
+    if len(r) <= strata or size < 2 or squares <= 0:
         return None
-    between = len(r) / (len(r) - 1) * float((r**2).sum())
+    between = len(r) / (len(r) - strata) * float((r**2).sum())
     within = squares * size / (size - 1)
     return max(1.0, between / within)
 

@@ -83,6 +83,58 @@ def test_too_few_documents_of_a_domain_make_nothing_conditional():
     assert found.experts[0].by_domain[1].ci_low is None
 
 
+def by_domain(rng, rates, documents=40, size=50, spread=None):
+    """Documents of as many domains as rates [H, E] has rows."""
+    tokens, domains = np.full(len(rates) * documents, size), []
+    for name in range(len(rates)):
+        domains += [str(name)] * documents
+    counts = draw(rng, np.repeat(rates, documents, axis=0), tokens, spread=spread)
+    return counts, tokens, domains
+
+
+def test_the_mix_of_domains_is_given_where_each_has_documents_enough():
+    rng = np.random.default_rng(10)
+    rates = np.array([[0.3, 0.1], [0.01, 0.1], [0.02, 0.1]])
+    counts, tokens, domains = by_domain(rng, rates, documents=200)
+    found = cold_experts(counts, tokens, 1, seed=0, domains=domains).experts
+    plain = cold_experts(counts, tokens, 1, seed=0).experts
+    # Tokens of a domain are independent here: no fewer of them count than there are, nearly.
+    assert found[0].share.n_effective > 0.8 * tokens.sum() > 4 * plain[0].share.n_effective
+    for with_mix, without in zip(found, plain, strict=True):
+        assert with_mix.share.value == pytest.approx(without.share.value)
+    # Its spread is that of three binomial shares, each a third of the tokens.
+    p = counts.reshape(3, -1, 2).sum(axis=1)[:, 0] / 10_000
+    half = 1.96 * np.sqrt((p * (1 - p) / 10_000).sum()) / 3
+    assert found[0].share.ci_high - found[0].share.ci_low == pytest.approx(2 * half, rel=0.15)
+    some = slice(0, 410)  # ten documents of the last domain are too few
+    alike = cold_experts(counts[some], tokens[some], 1, seed=0).experts
+    few = cold_experts(counts[some], tokens[some], 1, seed=0, domains=domains[some]).experts
+    assert few[0].share == alike[0].share
+
+
+def test_limits_within_domains_cover_the_share_of_the_mix():
+    rng, covered = np.random.default_rng(11), 0
+    rates = np.repeat([[0.25], [0.01], [0.06]], 60, axis=1)
+    for run in range(5):
+        counts, tokens, domains = by_domain(rng, rates, spread=8)
+        found = cold_experts(counts, tokens, 1, seed=run, domains=domains)
+        covered += sum(
+            e.share.ci_low <= rates[:, 0].mean() <= e.share.ci_high for e in found.experts
+        )
+    assert 0.91 <= covered / 300 <= 0.98
+
+
+def test_a_conditional_expert_at_the_threshold_is_rarely_called_cold():
+    rng, called = np.random.default_rng(12), 0
+    rates = np.repeat([[0.002], [0.002], [0.026]], 100, axis=1)  # 0.01 of the mix
+    level = [Threshold(name="t", share=0.01, times_uniform=None)]
+    for run in range(6):
+        counts, tokens, domains = by_domain(rng, rates, documents=60, spread=4)
+        found = cold_experts(counts, tokens, 50, level, seed=run, domains=domains)
+        called += sum(kind != "undecided" for kind in kinds(found, 0) if kind != "not cold")
+    assert called / 600 <= 0.05
+
+
 def test_dead_needs_enough_tokens_for_the_lowest_threshold():
     rng = np.random.default_rng(5)
     levels = [Threshold(name="t", share=0.002, times_uniform=None)]  # 1,500 effective tokens

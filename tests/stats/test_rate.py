@@ -27,6 +27,25 @@ def test_design_effect_of_equal_clusters_is_one_plus_m_minus_one_times_icc():
     assert binary_design_effect(hits, tokens) == pytest.approx(1 + (m - 1) / 10, rel=0.05)
 
 
+def test_a_stratified_design_effect_is_the_variance_within_strata():
+    rng = np.random.default_rng(4)
+    tokens, strata = rng.integers(20, 60, 90), np.repeat([0, 1, 2], 30)
+    rates = np.array([0.6, 0.05, 0.2])[strata]
+    hits = rng.binomial(tokens, rng.beta(2 * rates, 2 * (1 - rates)))
+    # By hand, of each stratum as if it were alone (Cochran 1977, 5.9 and 6.3).
+    variance, n, r = 0.0, tokens.sum(), hits.sum() / tokens.sum()
+    for stratum in range(3):
+        y, m = hits[strata == stratum], tokens[strata == stratum]
+        residuals = y - y.sum() / m.sum() * m
+        variance += 30 * residuals.var(ddof=1)
+    expected = variance / (r * (1 - r) * n * n / (n - 1))
+    assert binary_design_effect(hits, tokens, strata) == pytest.approx(expected)
+    assert 2 < expected < binary_design_effect(hits, tokens) - 2
+    spread = rng.binomial(tokens, rng.beta(2, 5, 90))
+    one = binary_design_effect(spread, tokens, np.zeros(90, int))
+    assert one == binary_design_effect(spread, tokens) > 2
+
+
 def test_tokens_that_agree_within_documents_are_worth_one_token_a_document():
     tokens = np.full(100, 25)
     hits = np.where(np.arange(100) % 4 == 0, 25, 0)
