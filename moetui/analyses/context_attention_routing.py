@@ -3,13 +3,12 @@
 A token in n contexts gives n × n tables of how far apart its attention, its experts and its hidden
 state are. Whether two tables go together is told by Mantel's test, and whether they do beyond
 length, the token before, and the hidden state that attention and routing both follow from, by a
-partial one. Pairs of contexts are not independent, so a token gives one number; what holds of
-tokens is told by a mean over many.
+partial one. What holds of tokens is told by a mean over many.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 import numpy as np
@@ -17,16 +16,19 @@ from numpy.typing import NDArray
 
 from moetui.analyses.attention_profiles import (
     TargetContexts,
-    attention_distances,
-    hidden_distances,
-    length_distances,
-    previous_distances,
     seed_routing_similarity,
     seed_similarity,
 )
-from moetui.analyses.context_distances import Distances, distances_of
-from moetui.analyses.context_uses import DroppedContext, WordUses
-from moetui.stats import MIN_DOCUMENTS, Statistic, joined, mantel, partial_mantel, sign_flip
+from moetui.analyses.context_relations import (
+    LEAST_CONTEXTS,
+    Relation,
+    relation_over_targets,
+    relations,
+    relations_without,
+    routing_distances,
+)
+from moetui.analyses.context_uses import DroppedContext
+from moetui.stats import Statistic, document_groups, joined
 from moetui.stats.mantel import PERMUTATIONS
 from moetui.stats.minimum import SIMILARITY, enough, warning
 
@@ -34,8 +36,6 @@ Numbers = NDArray[np.float64]
 
 # Contexts and targets that a claim needs; below a tenth of them there is none.
 MIN_TARGETS = 20
-# The fewest objects that two tables of distances can be compared on.
-_LEAST_CONTEXTS = 4
 DEFINITION = (
     "Spearman correlation of two tables of distances between the contexts of one token id: total "
     "variation of its attention (first token, each of the eight before, rest, itself; mean over "
@@ -49,23 +49,6 @@ SEED_DEFINITION = (
     "The seed's text gives no formulas"
 )
 NO_INTERVAL = "seed: no interval, no null; pairs of contexts are not independent"
-OVER_TARGETS = (
-    "mean of Fisher's z over target tokens, t interval and sign flips over them; tokens share "
-    "documents"
-)
-
-
-class Relation(msgspec.Struct, frozen=True, kw_only=True):
-    """How tables of distances go together at a layer (None: mean over the layers).
-
-    raw: attention and routing. partial: the same without what length, the token before and the
-    hidden state explain. hidden: hidden state and routing.
-    """
-
-    layer: int | None
-    raw: Statistic
-    partial: Statistic
-    hidden: Statistic
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,7 +122,7 @@ def context_attention_routing(
     attention_error: why the model's attention cannot be read at all.
     """
     places = [i for i in range(len(layers)) if _has_attention((seed_target, *mined), i)]
-    usable = [one for one in mined if len(one.contexts) >= _LEAST_CONTEXTS and places]
+    usable = [one for one in mined if len(one.contexts) >= LEAST_CONTEXTS and places]
     targets = tuple(
         Target(
             token_id=_known(one.token_id),
@@ -149,24 +132,17 @@ def context_attention_routing(
         )
         for one in usable
     )
-    rows = [
-        _over_targets([target.layers[row : row + 1] for target in targets], layers[place], seed)
-        for row, place in enumerate(places)
-    ]
     read = tuple(layers[place] for place in places)
     mean_over = tuple(layer for layer in read if layer > 0) or read
+    over = _over_targets(usable, targets, places, seed)
     fewest = min((target.contexts for target in targets), default=0)
     return ContextAttentionRouting(
         definition=DEFINITION,
         seed_definition=SEED_DEFINITION,
         seed=_seed_contexts(seed_target, layers, places, permutations, seed),
         targets=targets,
-        layers=tuple(rows),
-        mean=_over_targets(
-            [[one for one in target.layers if one.layer in mean_over] for target in targets],
-            None,
-            seed,
-        ),
+        layers=tuple(over(layer, [row]) for row, layer in enumerate(read)),
+        mean=over(None, [row for row, layer in enumerate(read) if layer in mean_over]),
         mean_layers=mean_over,
         without_attention=tuple(layers[i] for i in range(len(layers)) if i not in places),
         fewest=fewest,
@@ -175,80 +151,26 @@ def context_attention_routing(
     )
 
 
-def relations(
-    target: TargetContexts,
-    layers: Sequence[int],
-    places: Sequence[int],
-    *,
-    permutations: int,
-    seed: int,
-) -> tuple[Relation, ...]:
-    """The Mantel tests of one target at the `places` of `layers`. Raises ValueError below four
-    contexts."""
-    contexts = target.contexts
-    shared = [length_distances(contexts), previous_distances(contexts)]
-    found = []
-    for place in places:
-        attention = attention_distances(np.stack([one.profiles[place] for one in contexts]))
-        hidden = hidden_distances(np.stack([one.hidden[place] for one in contexts]))
-        routing = _routing(target, place).matrix.round(6)
-        found.append(
-            Relation(
-                layer=layers[place],
-                raw=mantel(attention, routing, permutations=permutations, seed=seed),
-                partial=partial_mantel(
-                    attention, routing, [*shared, hidden], permutations=permutations, seed=seed
-                ),
-                hidden=mantel(hidden, routing, permutations=permutations, seed=seed),
-            )
+def _over_targets(
+    usable: Sequence[TargetContexts], targets: Sequence[Target], places: Sequence[int], seed: int
+) -> Callable[[int | None, Sequence[int]], Relation]:
+    """What the targets say together of some of their rows, under the name of a layer."""
+    documents = [one.use.document for target in usable for one in target.contexts]
+    groups = document_groups(documents, seed=seed)
+    without = np.empty((len(usable), 3, len(places), groups.size))
+    for at, target in enumerate(usable):
+        without[at] = relations_without(target, places, groups)
+
+    def over(layer: int | None, rows: Sequence[int]) -> Relation:
+        return relation_over_targets(
+            [[target.layers[row] for row in rows] for target in targets],
+            without[:, :, list(rows)],
+            layer=layer,
+            documents=len(groups.of),
+            seed=seed,
         )
-    return tuple(found)
 
-
-def over_targets(values: Sequence[float | None], *, seed: int) -> Statistic:
-    """Mean correlation of target tokens, by Fisher's z: a token is one number, whatever its own
-    test says. 95 % t interval from 20 tokens on, p by sign flips (two-sided)."""
-    known = [value for value in values if value is not None]
-    missing = len(values) - len(known)
-    lacking = f"{missing} targets have no such correlation" if missing else None
-    if not known:
-        return Statistic(n_documents=0, seed=seed, caveat=joined("no target", lacking))
-    z = np.arctanh(np.clip(known, -1 + 1e-12, 1 - 1e-12))
-    mean, low, high = float(z.mean()), None, None
-    short = f"no interval: {len(z)} targets, {MIN_DOCUMENTS} needed"
-    if len(z) >= MIN_DOCUMENTS:
-        # Imported here: scipy.stats takes most of a second.
-        from scipy.stats import t
-
-        half = float(t.ppf(0.975, len(z) - 1) * z.std(ddof=1) / np.sqrt(len(z)))
-        low, high, short = float(np.tanh(mean - half)), float(np.tanh(mean + half)), ""
-    return Statistic(
-        value=float(np.tanh(mean)),
-        ci_low=low,
-        ci_high=high,
-        null_mean=0.0,
-        p=sign_flip(z, seed=seed),
-        n_documents=len(z),
-        seed=seed,
-        caveat=joined(OVER_TARGETS, short, lacking),
-    )
-
-
-def _over_targets(rows: Sequence[Sequence[Relation]], layer: int | None, seed: int) -> Relation:
-    """Over targets, of each the mean over its rows."""
-    return Relation(
-        layer=layer,
-        raw=over_targets([_mean([one.raw for one in row]) for row in rows], seed=seed),
-        partial=over_targets([_mean([one.partial for one in row]) for row in rows], seed=seed),
-        hidden=over_targets([_mean([one.hidden for one in row]) for row in rows], seed=seed),
-    )
-
-
-def _mean(found: Sequence[Statistic]) -> float | None:
-    known = [one.value for one in found if one.value is not None]
-    if not known:
-        return None
-    return float(np.tanh(np.mean(np.arctanh(np.clip(known, -1 + 1e-12, 1 - 1e-12)))))
+    return over
 
 
 def _reason(
@@ -281,8 +203,8 @@ def _seed_contexts(
     seed: int,
 ) -> SeedContexts:
     contexts, reason = target.contexts, None
-    if len(contexts) < _LEAST_CONTEXTS:
-        reason = f"{len(contexts)} contexts with one token id, {_LEAST_CONTEXTS} needed"
+    if len(contexts) < LEAST_CONTEXTS:
+        reason = f"{len(contexts)} contexts with one token id, {LEAST_CONTEXTS} needed"
     elif not places:
         reason = "no layer that was asked for has attention over tokens"
     found = () if reason else tuple(_seed_layer(target, layers[place], place) for place in places)
@@ -302,7 +224,7 @@ def _seed_contexts(
 def _seed_layer(target: TargetContexts, layer: int, place: int) -> SeedLayer:
     above = np.triu_indices(len(target.contexts), 1)
     attention = seed_similarity(target.contexts, place)[above]
-    routing = seed_routing_similarity(_routing(target, place).dense)[above]
+    routing = seed_routing_similarity(routing_distances(target, place).dense)[above]
     value, caveat = None, "all similarities of one table are equal"
     if attention.std() > 0 and routing.std() > 0:
         value, caveat = float(np.corrcoef(attention, routing)[0, 1]), NO_INTERVAL
@@ -314,19 +236,6 @@ def _seed_layer(target: TargetContexts, layer: int, place: int) -> SeedLayer:
             caveat=joined(caveat, warning(SIMILARITY, contexts=len(target.contexts))),
         ),
     )
-
-
-def _routing(target: TargetContexts, place: int) -> Distances:
-    """Distances of the experts' weights."""
-    uses = WordUses(
-        word=target.word,
-        token_id=target.token_id,
-        token_text=target.token_text,
-        experts=target.experts,
-        kept=tuple(one.use for one in target.contexts),
-        dropped=target.dropped,
-    )
-    return distances_of(uses, place)[1]
 
 
 def _has_attention(targets: Sequence[TargetContexts], place: int) -> bool:

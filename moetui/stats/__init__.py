@@ -32,9 +32,10 @@ from moetui.stats.information import (
     mutual_information,
     plug_in_information,
 )
+from moetui.stats.jackknife import DocumentGroups, document_groups, shared_mean
 from moetui.stats.joint import Joint, Strata, association, joint_counts
 from moetui.stats.load import LoadIndices, load_indices
-from moetui.stats.mantel import mantel, partial_mantel
+from moetui.stats.mantel import mantel, partial_mantel, rank_correlation
 from moetui.stats.minimum import Minimum
 from moetui.stats.nested import widened
 from moetui.stats.overlap import (
@@ -67,6 +68,7 @@ __all__ = [
     "CoActivation",
     "ColdVerdicts",
     "Coldness",
+    "DocumentGroups",
     "DomainInformation",
     "DomainTest",
     "EquivalenceTest",
@@ -95,6 +97,7 @@ __all__ = [
     "design_effect",
     "difference",
     "document_bootstrap",
+    "document_groups",
     "document_intervals",
     "domain_information",
     "domain_test",
@@ -130,9 +133,11 @@ __all__ = [
     "permutation_p",
     "permutation_test",
     "plug_in_information",
+    "rank_correlation",
     "rate",
     "ratio_of_sums",
     "set_overlap",
+    "shared_mean",
     "sign_flip",
     "token_stratified_shuffle",
     "variation_chance",

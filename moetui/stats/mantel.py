@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import msgspec
 import numpy as np
@@ -54,6 +55,45 @@ def partial_mantel(
     1986). Sound where objects are exchangeable; not where distances follow a place in space or
     text that no control holds (Guillot and Rousset, Methods Ecol. Evol. 4, 2013).
     """
+    ranked = _ranked(a, b, controls)
+    n = ranked.objects
+    if ranked.undetermined:
+        return Statistic(n_documents=n, seed=seed, caveat=ranked.undetermined)
+    square = np.zeros((n, n))
+    square[np.triu_indices(n, 1)] = ranked.ranks
+    null = _permuted(square + square.T, ranked.rest, ranked.basis, permutations, seed)
+    found = permutation_test(ranked.correlation, null, tail=tail)
+    told = joined("no interval: pairs are not independent", found.caveat)
+    found = msgspec.structs.replace(found, n_documents=n, seed=seed, caveat=told)
+    return warned(found, SIMILARITY, contexts=n)
+
+
+def rank_correlation(a: ArrayLike, b: ArrayLike, controls: Sequence[ArrayLike] = ()) -> float:
+    """The correlation that `partial_mantel` tests, without the test; NaN where there is none.
+    Raises as it does."""
+    ranked = _ranked(a, b, controls)
+    return np.nan if ranked.undetermined else ranked.correlation
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Ranked:
+    """Ranks of the distances [pairs] of a, what of a (own) and b (rest) the controls, spanned by
+    basis [pairs, c], do not explain, both of length 1; undetermined: why they have no correlation.
+    """
+
+    objects: int
+    ranks: Numbers
+    own: Numbers
+    rest: Numbers
+    basis: Numbers
+    undetermined: str | None
+
+    @property
+    def correlation(self) -> float:
+        return float(self.own @ self.rest)
+
+
+def _ranked(a: ArrayLike, b: ArrayLike, controls: Sequence[ArrayLike]) -> _Ranked:
     tables = [_distances(table) for table in (a, b, *controls)]
     if len({len(table) for table in tables}) > 1:
         raise ValueError("the tables are of different objects")
@@ -61,19 +101,13 @@ def partial_mantel(
     above = np.triu_indices(n, 1)
     ranks = [_ranks(table[above]) for table in tables]
     basis = _basis(ranks[2:], len(above[0]))
-    rest = _without(ranks[1], basis)
-    own = _without(ranks[0], basis)
-    caveat = _undetermined(ranks[:2], [own, rest])
-    if caveat:
-        return Statistic(n_documents=n, seed=seed, caveat=caveat)
-    rest /= np.linalg.norm(rest)
-    square = np.zeros((n, n))
-    square[above] = ranks[0]
-    null = _permuted(square + square.T, rest, basis, permutations, seed)
-    found = permutation_test(float(own @ rest / np.linalg.norm(own)), null, tail=tail)
-    told = joined("no interval: pairs are not independent", found.caveat)
-    found = msgspec.structs.replace(found, n_documents=n, seed=seed, caveat=told)
-    return warned(found, SIMILARITY, contexts=n)
+    own, rest = (_without(one, basis) for one in ranks[:2])
+    undetermined = _undetermined(ranks[:2], [own, rest])
+    if undetermined is None:
+        own, rest = own / np.linalg.norm(own), rest / np.linalg.norm(rest)
+    return _Ranked(
+        objects=n, ranks=ranks[0], own=own, rest=rest, basis=basis, undetermined=undetermined
+    )
 
 
 def _permuted(

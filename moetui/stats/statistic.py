@@ -18,7 +18,8 @@ class Statistic(msgspec.Struct, frozen=True, kw_only=True):
     value: the estimate, in the unit of the field that holds it.
     ci_low, ci_high: 95 % interval, by bootstrap over documents unless `caveat` says otherwise.
     null_mean, null_low, null_high: mean and central 95 % of the value under chance.
-    p: permutation p-value, in (0, 1]; q: the same, adjusted for a family of tests.
+    p: permutation p-value unless `caveat` says otherwise, in (0, 1]; q: the same, adjusted for a
+    family of tests.
     n_tokens, n_documents: size; a document is the independent unit (chapter, page, prompt).
     n_effective: how many independent tokens carry as much information (n / design effect).
     seed: of the random draws behind the interval and the null.

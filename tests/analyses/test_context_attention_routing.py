@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.spatial.distance import pdist, squareform
 
 from moetui.analyses.attention_profiles import BINS, ContextRead, TargetContexts
-from moetui.analyses.context_attention_routing import (
-    context_attention_routing,
-    over_targets,
-    relations,
-)
+from moetui.analyses.context_attention_routing import context_attention_routing
+from moetui.analyses.context_relations import over_targets, relations
 from moetui.analyses.context_uses import ContextUse
+from moetui.stats import document_groups, rank_correlation, shared_mean
 
 E, K, H, HEADS = 16, 3, 12, 2
 
@@ -100,23 +99,98 @@ def test_independent_tables_give_uniform_p_values():
         assert stats.kstest(ps, "uniform").pvalue > 0.01
 
 
-def test_over_targets_nothing_is_found_where_there_is_nothing():
-    rng = np.random.default_rng(5)
-    inside = [over_targets(rng.normal(0, 0.1, 20).tolist(), seed=s) for s in range(200)]
-    covered = np.mean([one.ci_low < 0 < one.ci_high for one in inside])
-    assert 0.9 < covered < 0.99
-    assert stats.kstest([one.p for one in inside], "uniform").pvalue > 0.01
+def sharing(rng, effect, *, tokens=20, contexts=10, documents=30):
+    """Tokens whose contexts are from some of the documents, with attention and routing that have
+    nothing in common; effect: how much of both is the document's. Fisher's z [n], [n, G]."""
+    of_document = rng.normal(size=(2, documents, 6))
+    groups = document_groups([str(d) for d in range(documents)], seed=int(rng.integers(1 << 30)))
+    z, without = np.empty(tokens), np.empty((tokens, groups.size))
+    for token in range(tokens):
+        drawn = rng.choice(documents, contexts, replace=False)
+        own = rng.normal(size=(2, contexts, 6))
+        places = np.sqrt(effect) * of_document[:, drawn] + np.sqrt(1 - effect) * own
+        tables = [squareform(pdist(one)) for one in places]
+        mine = np.array([groups.of[str(d)] for d in drawn])
+        z[token] = np.arctanh(rank_correlation(*tables))
+        for group in range(groups.size):
+            left = np.ix_(*2 * [np.flatnonzero(mine != group)])
+            without[token, group] = np.arctanh(rank_correlation(*(one[left] for one in tables)))
+    return z, without
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("effect", [0.0, 1.0])
+def test_over_targets_nothing_is_found_where_documents_alone_are_alike(effect):
+    """In 200 such runs 0 lay outside the interval in 3 to 5 of 100; by the spread between tokens
+    alone in 41 where documents do all."""
+    outside, by_tokens = [], []
+    for seed in range(40):
+        z, without = sharing(np.random.default_rng(seed), effect)
+        found = over_targets(z, without, documents=30, seed=seed)
+        outside.append(not found.ci_low < 0 < found.ci_high)
+        assert outside[-1] == (found.p < 0.05)
+        by_tokens.append(stats.ttest_1samp(z, 0).pvalue < 0.05)
+    assert np.mean(outside) <= 0.1
+    assert (np.mean(by_tokens) > 0.2) == (effect > 0)
 
 
 def test_the_mean_over_targets_is_that_of_fishers_z():
-    values = np.linspace(-0.2, 0.6, 25)
-    found = over_targets([*values.tolist(), None], seed=0)
-    z = np.arctanh(values)
+    z = np.arctanh(np.linspace(-0.2, 0.6, 25))
+    same = np.tile([*z, np.nan], (25, 1)).T  # documents that do nothing
+    found = over_targets(np.array([*z, np.nan]), same, documents=60, seed=0)
     half = stats.t.interval(0.95, 24, loc=z.mean(), scale=stats.sem(z))
     assert found.value == pytest.approx(np.tanh(z.mean()))
     assert (found.ci_low, found.ci_high) == pytest.approx(tuple(np.tanh(half)))
+    assert found.p == pytest.approx(stats.ttest_1samp(z, 0).pvalue)
     assert "1 targets have no such correlation" in found.caveat
-    assert over_targets(values[:10].tolist(), seed=0).ci_low is None
+    assert "approximate interval: 60 documents" in found.caveat and found.n_documents == 60
+
+
+@pytest.mark.parametrize(
+    ("targets", "documents", "unknown", "told"),
+    [
+        (19, 60, False, "19 targets, 20 needed"),
+        (25, 19, False, "19 documents, 20 needed"),
+        (25, 60, True, "undefined without some"),
+    ],
+)
+def test_an_interval_takes_targets_documents_and_what_is_left_without_them(
+    targets, documents, unknown, told
+):
+    z = np.linspace(-0.2, 0.6, targets)
+    without = np.tile(z, (20, 1)).T
+    without[0, 0] = np.nan if unknown else without[0, 0]
+    found = over_targets(z, without, documents=documents, seed=0)
+    assert found.value == pytest.approx(np.tanh(z.mean()))
+    assert found.ci_low is None and found.p is None and told in found.caveat
+
+
+def test_the_interval_is_that_of_tokens_read_again_without_groups_of_documents():
+    rng = np.random.default_rng(2)
+    mined = [target(rng, "attention", contexts=int(rng.integers(8, 25))) for _ in range(20)]
+    found = context_attention_routing(mined[0], mined, (3,), permutations=999, seed=4).mean.raw
+    names = {one.use.document for each in mined for one in each.contexts}
+    groups = document_groups(list(names), seed=4)
+
+    def z(contexts):
+        dense = np.zeros((len(contexts), E))
+        for row, one in zip(dense, contexts, strict=True):
+            row[one.use.ids[0]] = one.use.weights[0]
+        looks = np.stack([one.profiles[0] for one in contexts])
+        pairs = [(a, b) for a in range(len(contexts)) for b in range(a)]
+        attention = [np.abs(looks[a] - looks[b]).sum(-1).mean() / 2 for a, b in pairs]
+        routing = [np.abs(dense[a] - dense[b]).sum() / 2 for a, b in pairs]
+        return np.arctanh(stats.spearmanr(np.round(attention, 6), np.round(routing, 6)).statistic)
+
+    values = np.array([z(one.contexts) for one in mined])
+    without = np.array([
+        [z([c for c in one.contexts if groups.of[c.use.document] != g]) for g in range(groups.size)]
+        for one in mined
+    ])  # fmt: skip
+    mean, error, degrees = shared_mean(values, without)
+    limits = np.tanh(mean + np.array([-1, 1]) * stats.t.ppf(0.975, degrees) * error)
+    assert (found.ci_low, found.ci_high) == pytest.approx(tuple(limits), abs=1e-6)
+    assert found.value == pytest.approx(np.tanh(mean)) and found.n_documents == len(names)
 
 
 def test_too_few_contexts_warn_and_far_too_few_are_inconclusive():

@@ -12,6 +12,7 @@ import numpy as np
 from moetui.analyses.attention_profiles import TargetContexts, mined_target, seed_target
 from moetui.analyses.context_attention_routing import context_attention_routing
 from moetui.analyses.context_uses import LEAST_BEFORE
+from moetui.stats.mantel import PERMUTATIONS
 from moetui.suites.attention_router_prompts import token_of_rank
 from moetui.suites.layers import LayersAsked, routing_layers
 from moetui.suites.moe_dynamics.context_attention_routing_verdict import (
@@ -62,7 +63,7 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         Count,
         msgspec.Meta(
             description="how many frequent tokens of the evaluation documents are targets too; an "
-            "interval takes 20"
+            "interval takes 20, and 20 documents that hold them"
         ),
     ] = 24
     mined_contexts: Annotated[
@@ -71,8 +72,11 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     ] = 30
     permutations: Annotated[
         Annotated[int, msgspec.Meta(ge=999)],
-        msgspec.Meta(description="of contexts, for each of Mantel's tests"),
-    ] = 9999
+        msgspec.Meta(
+            description="of contexts, for each of Mantel's tests; 999 with --quick, and fewer than "
+            "by default are told among the caveats"
+        ),
+    ] = PERMUTATIONS
 
 
 QUICK: Mapping[str, Any] = {"mined_contexts": 12, "permutations": 999}
@@ -228,8 +232,14 @@ class ContextAttentionRoutingStudy:
         return conclude(cells)
 
     def caveats(self, cells: Sequence[CellResult]) -> tuple[str, ...]:
-        """None beside those of the numbers themselves."""
-        return ()
+        """Fewer permutations than by default, as --quick makes."""
+        made = self._own.permutations
+        if made >= PERMUTATIONS:
+            return ()
+        return (
+            f"context_attention_routing: {made:,} permutations in each of Mantel's tests, where "
+            f"{PERMUTATIONS:,} are the default: no p of a single token is below {1 / (made + 1):g}",
+        )
 
 
 def study(own: Parameters, setting: Setting) -> ContextAttentionRoutingStudy:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from moetui.analyses.context_attention_routing import ContextAttentionRouting, Relation
+from moetui.analyses.context_attention_routing import ContextAttentionRouting
+from moetui.analyses.context_relations import Relation
 from moetui.suites.results import SuiteResult, results_of
 from moetui.suites.tables import Section, Table, Value
 

@@ -31,8 +31,8 @@ SEED_RULE = (
 CORRECTED_RULE = (
     "mean over target tokens of the rank correlation of attention and routing, mean of layers > 0: "
     "attention matters: beyond length, the token before and the hidden state it is above "
-    f"{MARGIN:g}, as much as their other forms may leave (95 % interval over tokens, "
-    f"p ≤ {LEVEL:g}); shared causes: it is above 0, and beyond these "
+    f"{MARGIN:g}, as much as their other forms may leave (95 % interval, over tokens and the "
+    f"documents that they share, p ≤ {LEVEL:g}); shared causes: it is above 0, and beyond these "
     f"within ±{MARGIN:g}; no relation: within ±{MARGIN:g} as it is; else unclear. Where models "
     "differ, every one is told. Inconclusive below a tenth of 30 contexts or 20 tokens, without "
     "an interval, or without attention"

@@ -10,10 +10,11 @@ from scipy import stats
 import moetui
 from moetui.analyses.context_attention_routing import (
     ContextAttentionRouting,
-    Relation,
     SeedContexts,
 )
+from moetui.analyses.context_relations import Relation
 from moetui.stats import Statistic
+from moetui.suites.moe_dynamics import study_suite
 from moetui.suites.moe_dynamics.context_attention_routing import CONTEXTS
 from moetui.suites.moe_dynamics.context_attention_routing_verdict import conclude
 from moetui.suites.results import AnalysisResult, CellResult
@@ -118,6 +119,14 @@ def test_few_targets_have_no_interval_and_no_verdict(demo):
     assert verdicts.seed.outcome in {"strong", "context-dependent", "weak"}
     mean = result(cells, NAME).seed.layers[0].correlation.value
     assert f"{mean:.2f} (demo)" in verdicts.seed.statement
+
+
+def test_fewer_permutations_than_by_default_are_told(demo):
+    _, suite, cells = demo
+    told = "999 permutations in each of Mantel's tests, where 9,999 are the default"
+    assert any(told in caveat for caveat in suite.caveats(cells))
+    whole = study_suite(NAME, {**SMALL, "permutations": 9999})
+    assert not any("permutations" in caveat for caveat in whole.caveats(cells))
 
 
 def test_the_result_survives_json(demo):
