@@ -63,6 +63,7 @@ class LayerColdness(msgspec.Struct, frozen=True, kw_only=True):
 class ColdLoad(msgspec.Struct, frozen=True, kw_only=True, tag="cold_load"):
     """The load of all routing layers over documents.
 
+    mix_given: limits are of this mix of domains, whose shares of the tokens are taken as given.
     thresholds: share is that of the first layer where they follow k/E. under: at each threshold,
     the share of all experts whose f_e lies under it, as counted, with an interval over documents;
     null_mean: of an even router on as many independent tokens. entropy: H(p)/ln E, mean over
@@ -72,6 +73,7 @@ class ColdLoad(msgspec.Struct, frozen=True, kw_only=True, tag="cold_load"):
     n_documents: int
     n_tokens: int
     domains: tuple[str, ...]
+    mix_given: bool
     thresholds: tuple[Threshold, ...]
     under: tuple[Statistic, ...]
     entropy: Statistic
@@ -129,6 +131,7 @@ def cold_load(documents: Sequence[RoutedDocument], info: ModelInfo, *, seed: int
         n_documents=len(documents),
         n_tokens=int(found.tokens.sum()),
         domains=judged[0].domains,
+        mix_given=judged[0].mix_given,
         thresholds=judged[0].thresholds,
         under=under,
         entropy=entropy,

@@ -51,10 +51,12 @@ class ExpertLoad(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ColdVerdicts(msgspec.Struct, frozen=True, kw_only=True):
-    """The experts of one layer. `reason`: why there is no verdict; `caveat`: how far to trust."""
+    """The experts of one layer. mix_given: limits take the domains' shares of the tokens as given.
+    reason: why there is no verdict; caveat: how far to trust."""
 
     thresholds: tuple[Threshold, ...]
     domains: tuple[str, ...]
+    mix_given: bool
     experts: tuple[ExpertLoad, ...]
     reason: str | None
     caveat: str | None
@@ -108,12 +110,14 @@ def cold_experts(
     levels = tuple(cold_thresholds(k, E) if thresholds is None else thresholds)
     names = tuple(dict.fromkeys(domains or ()))
     of = np.array(list(domains or ()))
-    pooled = _limits(y, n, seed, resamples, _strata(of))
+    strata = _strata(of)
+    pooled = _limits(y, n, seed, resamples, strata)
     reason = _no_verdict(pooled)
     parts = [_limits(y[of == name], n[of == name], seed, resamples) for name in names]
     return ColdVerdicts(
         thresholds=levels,
         domains=names,
+        mix_given=strata is not None,
         experts=tuple(
             ExpertLoad(
                 expert=expert,

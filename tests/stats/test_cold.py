@@ -96,8 +96,9 @@ def test_the_mix_of_domains_is_given_where_each_has_documents_enough():
     rng = np.random.default_rng(10)
     rates = np.array([[0.3, 0.1], [0.01, 0.1], [0.02, 0.1]])
     counts, tokens, domains = by_domain(rng, rates, documents=200)
-    found = cold_experts(counts, tokens, 1, seed=0, domains=domains).experts
-    plain = cold_experts(counts, tokens, 1, seed=0).experts
+    whole = cold_experts(counts, tokens, 1, seed=0, domains=domains)
+    found, plain = whole.experts, cold_experts(counts, tokens, 1, seed=0).experts
+    assert whole.mix_given
     # Tokens of a domain are independent here: no fewer of them count than there are, nearly.
     assert found[0].share.n_effective > 0.8 * tokens.sum() > 4 * plain[0].share.n_effective
     for with_mix, without in zip(found, plain, strict=True):
@@ -108,8 +109,8 @@ def test_the_mix_of_domains_is_given_where_each_has_documents_enough():
     assert found[0].share.ci_high - found[0].share.ci_low == pytest.approx(2 * half, rel=0.15)
     some = slice(0, 410)  # ten documents of the last domain are too few
     alike = cold_experts(counts[some], tokens[some], 1, seed=0).experts
-    few = cold_experts(counts[some], tokens[some], 1, seed=0, domains=domains[some]).experts
-    assert few[0].share == alike[0].share
+    few = cold_experts(counts[some], tokens[some], 1, seed=0, domains=domains[some])
+    assert few.experts[0].share == alike[0].share and not few.mix_given
 
 
 def test_limits_within_domains_cover_the_share_of_the_mix():

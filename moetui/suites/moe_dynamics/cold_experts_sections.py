@@ -77,13 +77,14 @@ def _seed(model: str, found: ColdPrompts) -> Iterator[Table]:
 
 
 def _load_text(found: ColdLoad) -> str:
+    given = ", of which each is given its share of the tokens" if found.mix_given else ""
     return (
         "Cold: the upper limit of f_e over documents lies under the threshold, and so does the "
         "most that so few independent hits leave plausible; conditional: cold, but used "
         "at the uniform share k/E or more in one domain; dead: no hit in enough independent tokens "
         "to see one; undecided: the interval holds the threshold, or hits are "
         "too few to tell. "
-        f"Domains: {', '.join(found.domains)}."
+        f"Domains{given}: {', '.join(found.domains)}."
     )
 
 
