@@ -33,6 +33,9 @@ DEFINITION = (
 )
 
 
+SOLVED = "solved for each context, so random directions of its length are a check and no contest"
+
+
 class Effect(msgspec.Struct, frozen=True, kw_only=True):
     """What one method does to a target, or on average over several.
 
@@ -212,10 +215,11 @@ class _Found:
             success = _with_null(success, null)
         lacking = int((~known).sum())
         partly = f"{lacking} of {known.size} could not be tried" if lacking else None
+        solved = SOLVED if method == STREAM else None
         return Effect(
             method=method,
-            success=msgspec.structs.replace(success, caveat=joined(partly, success.caveat)),
-            excess=None if paired is None else self._mean(y - paired),
+            success=_told(success, partly, solved),
+            excess=None if paired is None else _told(self._mean(y - paired), solved),
             gain=self._gain(m, targets, y - untouched),
             kl=self._kl(m, method, targets, rows),
             nll=self._nll(m, targets, rows),
@@ -321,6 +325,10 @@ class _Found:
     def _sized(self, statistic: Statistic) -> Statistic:
         statistic = msgspec.structs.replace(statistic, n_tokens=None)
         return warned(statistic, MINIMUM, contexts=statistic.n_documents or 0)
+
+
+def _told(statistic: Statistic, *caveats: str | None) -> Statistic:
+    return msgspec.structs.replace(statistic, caveat=joined(*caveats, statistic.caveat))
 
 
 def _mean(values: NDArray[np.floating]) -> Numbers:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from moetui.analyses.corpus_used import CorpusUsed
 from moetui.analyses.manipulation import MINIMUM
 from moetui.analyses.manipulation_targets import boundary_experts, generator
-from moetui.stats import Statistic, document_bootstrap, kl_divergences, ratio_of_sums
+from moetui.stats import Statistic, document_bootstrap, joined, kl_divergences, ratio_of_sums
 from moetui.stats.minimum import warned
 from moetui.trace import Forward
 from moetui.trace.types import ExpertIds, Ints
@@ -32,6 +32,7 @@ DEFINITION = (
     "The largest of some is above their mean by construction: attack less typical is a size, and "
     "no test"
 )
+CONSTRUCTED = "never below 0, by construction: the largest of some less their mean"
 _SWAPS_DRAWN = 21
 
 
@@ -139,6 +140,7 @@ def misrouting(
         found = document_bootstrap(ratio_of_sums(y * n, n), len(y), seed=seed)
         return warned(found, MINIMUM, contexts=len(y))
 
+    beyond = mean(attack - typical)
     share = mean(guided[best].astype(float), some.astype(float)) if guided.any() else None
     return Misrouting(
         definition=DEFINITION,
@@ -148,7 +150,7 @@ def misrouting(
         swaps=change.shape[1],
         attack=mean(attack),
         typical=mean(typical),
-        beyond=mean(attack - typical),
+        beyond=msgspec.structs.replace(beyond, caveat=joined(CONSTRUCTED, beyond.caveat)),
         any_swap=mean(change.mean(axis=1)),
         within=mean(within.mean(axis=1)),
         attack_kl=mean(np.where(some, kl[row, best], 0.0), some.astype(float)),

@@ -18,7 +18,7 @@ from moetui.analyses.manipulation import MINIMUM
 from moetui.analyses.manipulation_targets import generator
 from moetui.analyses.misrouting import set_change
 from moetui.errors import UsageError
-from moetui.stats import Statistic, document_bootstrap, permutation_p, ratio_of_sums
+from moetui.stats import Statistic, document_bootstrap, joined, permutation_p, ratio_of_sums
 from moetui.stats.minimum import warned
 from moetui.trace import Forward, PatchPart, Trace
 from moetui.trace.types import ExpertIds, Ints
@@ -31,6 +31,7 @@ DEFINITION = (
     "long, relative to each token's vector, as is said; null: last tokens of other documents, by "
     "20 permutations. Where text is changed the last token is looked at, if it is the same"
 )
+LAST_TOKENS = "null: last tokens only, beside a change of all tokens"
 DRAWS = 20
 _NOISE, _TYPO = 31, 32
 
@@ -229,6 +230,7 @@ def _flips(at: int, name: str, documents: Sequence[Perturbed], draws: Numbers, s
             null_low=low,
             null_high=high,
             p=permutation_p(change.value, draws, tail="less"),
+            caveat=joined(LAST_TOKENS if (tokens > 1).any() else None, change.caveat),
         )
     return Flips(name=name, change=change, flipped=flipped)
 

@@ -142,5 +142,7 @@ def test_the_front_holds_what_nothing_as_small_beats() -> None:
     assert (point.against_reap.ci_high or 0) < 0
     assert point.beside.null_mean == pytest.approx(0.4, abs=0.002)
     assert found.control_documents == 40 and len(found.random) == 2
+    assert point.beside.p == 0.5
+    assert "1 random merges; 1 draws: p cannot be below 0.5" in (point.beside.caveat or "")
     reap = found.at(REAP, 0.25)
     assert reap is not None and reap.against_reap is None

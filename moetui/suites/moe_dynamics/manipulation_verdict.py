@@ -240,6 +240,7 @@ def _numbers(found: Manipulation) -> str:
     """Success of the input methods beside their nulls."""
     said = [
         f"{effect.method} {claim(effect.success)}"
+        + (" (a check: it is solved for)" if effect.method == STREAM else "")
         for effect in found.mean
         if effect.method in (AT, BEFORE, TOKENS, STREAM) and effect.success is not None
     ]

@@ -69,7 +69,11 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         ),
     ] = (0.125, 0.25, 0.5)
     random_merges: Annotated[
-        Count, msgspec.Meta(description="random merges beside those of each size")
+        Count,
+        msgspec.Meta(
+            description="random merges beside those of each size; beside n of them no p is below "
+            "1/(n + 1): 19 or more can reach 0.05"
+        ),
     ] = 5
 
 

@@ -9,6 +9,8 @@ import moetui
 from moetui.analyses.manipulation import DEFINITION, Effect, Manipulation
 from moetui.analyses.manipulation_check import AT, METHODS, TOKENS
 from moetui.analyses.manipulation_fit import SeedManipulation
+from moetui.analyses.misrouting import Misrouting
+from moetui.analyses.routing_robustness import RoutingRobustness
 from moetui.errors import UsageError
 from moetui.stats import Statistic
 from moetui.suites.moe_dynamics import preset, study_suite
@@ -51,6 +53,19 @@ def test_every_analysis_ends_and_says_what_was_done(name: str) -> None:
     assert forced.success is not None and forced.success.value == 1
     stream = {e.method: e for e in found.mean}["smallest change of the stream"]
     assert stream.success is not None and stream.success.value == 1
+    assert stream.excess is not None
+    for one in (stream.success, stream.excess):
+        assert "a check and no contest" in (one.caveat or "")
+    assert forced.success.caveat is None or "no contest" not in forced.success.caveat
+    attacks = by_name["misrouting"].result
+    assert isinstance(attacks, Misrouting)
+    assert "by construction" in (attacks.beyond.caveat or "")
+    shaken = by_name["routing_robustness"].result
+    assert isinstance(shaken, RoutingRobustness)
+    # A typing error is looked at in last tokens, which its null is of.
+    changes = {flips.name: flips.change for flips in shaken.perturbations if flips.change}
+    told = {name: "last tokens only" in (one.caveat or "") for name, one in changes.items()}
+    assert told and all(told[name] == ("typing" not in name) for name in told)
     for cell in cells:
         raw = msgspec.json.encode(cell.result)
         assert msgspec.json.decode(raw, type=AnalysisResult) == cell.result
