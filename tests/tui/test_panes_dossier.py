@@ -3,6 +3,8 @@ from dataclasses import replace
 import msgspec
 import pytest
 
+from moetui.analyses.trigger_tokens import ExpertTriggers, TriggerToken
+from moetui.stats import Statistic
 from moetui.trace import Phase
 from moetui.tui.layout import ORDER, plan
 from moetui.tui.moment import Cursor, Moment
@@ -82,6 +84,27 @@ async def test_a_share_without_an_interval_and_a_tiny_probability_say_so():
     async with staged(pane, moment=moment(replace(FOUND, dossier=changed)), size=(120, 40)):
         text = " ".join(rows(pane))
         assert ".607 (<.001)" in text and f"{100 * bare.value:.0f} [—] (" in text
+
+
+async def test_tokens_stand_in_the_order_that_their_head_tells():
+    lifts = (3.25, 2.5, 1.75)
+    listed = tuple(
+        TriggerToken(
+            token_id=at, token=f"t{at}", occurrences=12, documents=12, hits=9,
+            lift=Statistic(value=lift, n_tokens=9, n_documents=9, null_mean=1.0),
+        )
+        for at, lift in enumerate(lifts)
+    )  # fmt: skip
+    experts = (ExpertTriggers(layer=0, expert=0, discovered=3, tokens=listed),)
+    triggers = msgspec.structs.replace(FOUND.dossier.triggers, experts=experts)
+    dossier = msgspec.structs.replace(FOUND.dossier, triggers=triggers)
+    pane = ExpertDossierPane()
+    async with staged(pane, moment=moment(replace(FOUND, dossier=dossier)), size=(120, 40)):
+        told = rows(pane)
+        head = next(y for y, row in enumerate(told) if row.startswith("tokens"))
+        assert "by lift ↓" in told[head]
+        for row, at, lift in zip(told[head + 1 :], range(3), lifts, strict=False):
+            assert row.startswith(f"t{at} ") and f"{lift:.1f} [—]" in row
 
 
 async def test_the_same_controls_are_told_once():
