@@ -38,8 +38,8 @@ class ExpertDossierPane(LinePane[ExpertDossier]):
         "whole layer; its partners, how often a token that uses it uses them too, beside random "
         "sets of equally popular experts; and the rise of −ln p without it (nats a token), beside "
         "the same without up to 20 random and 20 equally loaded experts. [—] is an interval that "
-        "too few documents leave open. Esc stops; what is found stays. PgUp and PgDn turn the page "
-        "where it is longer than the pane."
+        "too few documents leave open. Esc stops; what is found stays, the loss on the documents "
+        "measured so far too. PgUp and PgDn turn the page where it is longer than the pane."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("pageup", "page(-1)", "page up", show=False),
