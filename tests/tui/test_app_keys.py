@@ -210,6 +210,14 @@ async def test_a_click_on_a_key_presses_it() -> None:
         assert stage.session.paused
 
 
+@pytest.mark.parametrize(("keys", "told"), [({}, "q quits"), ({"quit": "f10"}, "f10 quits")])
+async def test_ctrl_c_says_what_quits(keys: dict[str, str], told: str) -> None:
+    async with staged(settings=Settings(keys=keys)) as stage:
+        await stage.prompted()
+        await stage.press("ctrl+c")
+        assert stage.toasts == [told]
+
+
 async def test_the_palette_offers_the_commands() -> None:
     async with staged() as stage:
         titles = {command.title for command in stage.app.get_system_commands(stage.screen)}
