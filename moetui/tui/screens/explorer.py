@@ -16,7 +16,7 @@ from moetui.settings import Settings
 from moetui.trace import Engine, Failure, Phase
 from moetui.tui.key_line import KeyLine
 from moetui.tui.keys import GROUPS, Group, bindings
-from moetui.tui.layout import GENERATION, ORDER, SUITES, too_small
+from moetui.tui.layout import GENERATION, ORDER, SUITES, TOKENS, too_small
 from moetui.tui.moment import OpenedResult
 from moetui.tui.panes.compare import ComparePane, kept_says
 from moetui.tui.panes.pane import Pane
@@ -81,7 +81,7 @@ class ExplorerScreen(
         # What was opened without a model has not read the prompt that a model would start with.
         yield PromptBar(DEFAULT_PROMPT if self._model is not None else "")
         yield self.workspace.tokens
-        yield TabLine(self.workspace.titles)
+        yield TabLine(self.workspace.titles, ORDER.index(TOKENS) + 1)
         yield self.workspace
         yield KeyLine()
         yield Static("moetui needs a larger terminal: at least 60 × 16", id="too-small")
