@@ -28,6 +28,7 @@ from moetui.analyses.edge_tests import (
 )
 from moetui.analyses.expert_paths import ExpertPaths, expert_paths
 from moetui.analyses.layer_information import LayerInformation, layer_information
+from moetui.analyses.one_thread import one_thread
 from moetui.analyses.routed import RoutedDocument
 from moetui.analyses.routing_sets import members
 from moetui.stats import (
@@ -266,14 +267,15 @@ def expert_edges(
 def _judged(
     half: Half, pairs: Pairs, permutations: int, seed: int, step: Callable[[], None]
 ) -> _Judged:
-    found = counted(half.members, pairs)
-    tests = [
-        shuffle_test(
-            half.members, found, groups, pairs, testable(found),
-            permutations=permutations, seed=seed, step=step,
-        )
-        for groups in (half.document, half.token)
-    ]  # fmt: skip
+    with one_thread():
+        found = counted(half.members, pairs)
+        tests = [
+            shuffle_test(
+                half.members, found, groups, pairs, testable(found),
+                permutations=permutations, seed=seed, step=step,
+            )
+            for groups in (half.document, half.token)
+        ]  # fmt: skip
     return _Judged(half, found, *tests)
 
 

@@ -29,7 +29,7 @@ from moetui.analyses.expert_ranks import (
     together,
 )
 from moetui.analyses.offload import TOKEN, OffloadPlan
-from moetui.analyses.probe_fit import one_thread
+from moetui.analyses.one_thread import one_thread
 from moetui.analyses.ridge import Predictor, Sample
 from moetui.analyses.token_table import TokenTable
 from moetui.stats import Statistic
