@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from moetui.analyses.expert_dossier import DossierRequest, DossierSoFar, Text, expert_dossier
+from moetui.analyses.documents_read import Text
+from moetui.analyses.expert_dossier import DossierRequest, DossierSoFar, expert_dossier
 from moetui.trace import ModelInfo, Prompt, Trace, WordReadout
 from moetui.trace.types import Floats, Ints
 from tests.fake_forward import FakeForward, log_probabilities
@@ -61,8 +62,9 @@ def request(layer: int = 0, expert: int = 1, *, documents: int = 24, **changes: 
     return DossierRequest(**{**fields, **changes})
 
 
-def make_dossier(model: ModelInfo, *, finished: bool = True) -> DossierSoFar:
-    """A dossier of expert 0 of the first routing layer of a model of that shape."""
+def make_dossier(model: ModelInfo, *, at: int = -1) -> DossierSoFar:
+    """A dossier of expert 0 of the first routing layer of a model of that shape; with `at`, not
+    finished, after that many of four documents without the expert."""
     forward = WritingForward(
         layers=model.num_layers,
         experts=model.num_experts,
@@ -73,4 +75,4 @@ def make_dossier(model: ModelInfo, *, finished: bool = True) -> DossierSoFar:
     )
     asked = request(model.moe_layers[0], 0, documents=4)
     found = [one for one in expert_dossier(forward, asked) if one.dossier is not None]
-    return found[-1 if finished else 0]
+    return found[at]

@@ -30,7 +30,7 @@ from moetui.analyses.expert_ranks import (
     recalled,
     together,
 )
-from moetui.analyses.probe_fit import one_thread
+from moetui.analyses.one_thread import one_thread
 from moetui.analyses.ridge import Predictor, Sample
 from moetui.analyses.token_table import TokenTable
 from moetui.stats import Statistic, movable_share

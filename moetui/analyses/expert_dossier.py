@@ -7,7 +7,7 @@ judged on evaluation documents, on which everything else is measured too.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import msgspec
 import numpy as np
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from moetui.analyses.ablation import controls
 from moetui.analyses.corpus_used import CorpusUsed
+from moetui.analyses.documents_read import DocumentsRead, Text
 from moetui.analyses.expert_ablation import ExpertAblation, expert_ablations
-from moetui.analyses.expert_load import chosen_counts
 from moetui.analyses.expert_removal import (
     AblatedDocuments,
     LayerAblations,
@@ -25,11 +25,11 @@ from moetui.analyses.expert_removal import (
     ablate,
     whole,
 )
-from moetui.analyses.routed import RoutedDocument, routed_document
-from moetui.analyses.trigger_tokens import RoutedTokens, TriggerTokens, trigger_tokens
+from moetui.analyses.routed import RoutedDocument
+from moetui.analyses.trigger_tokens import TriggerTokens, trigger_tokens
 from moetui.stats import Statistic, co_activation, document_intervals, joined, rate
 from moetui.stats.minimum import LOAD, warned
-from moetui.trace import Forward, Trace
+from moetui.trace import Forward
 
 Array = NDArray[np.float64]
 
@@ -37,15 +37,6 @@ CONTROLS = 20
 TOP = 8  # tokens and partners listed
 MODE: Mode = "drop"
 UNADJUSTED = "intervals of single partners, not adjusted for how many were looked at"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Text:
-    """A document to read."""
-
-    id: str
-    domain: str
-    text: str
 
 
 class DomainShare(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,7 +87,7 @@ class ExpertDossier(msgspec.Struct, frozen=True, kw_only=True, tag="expert_dossi
     writes, partners: None where they cannot be known, the reason says why. partners: the highest
     of `together` over its null, then the lowest.
     causal: ΔNLL without it, beside the same without up to 20 random and 20 equally loaded experts
-    of the layer; None before it has been measured.
+    of the layer; None before it has been measured, and on fewer documents where it was stopped.
     """
 
     layer: int
@@ -132,7 +123,8 @@ class DossierRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class DossierSoFar:
-    """A dossier on its way. doing: what is being done, done documents of `of`."""
+    """A dossier on its way. doing: what is being done, done documents of `of`. measured: the loss
+    of these, a document each. stopped: nothing more will come of it."""
 
     layer: int
     expert: int
@@ -140,11 +132,13 @@ class DossierSoFar:
     doing: str
     done: int
     of: int
+    measured: tuple[AblatedDocuments, ...] = ()
+    stopped: bool = False
 
     @property
     def finished(self) -> bool:
         """Whether nothing is left to do."""
-        return self.dossier is not None and self.dossier.causal is not None
+        return self.dossier is not None and self.dossier.causal is not None and not self.stopped
 
 
 def expert_dossier(model: Forward, request: DossierRequest) -> Iterator[DossierSoFar]:
@@ -163,15 +157,34 @@ def expert_dossier(model: Forward, request: DossierRequest) -> Iterator[DossierS
             half.read(text, likelihood=half is found.evaluation)
             yield _so_far(request, None, doing, done, len(texts))
     dossier, layers = found.described(), found.planned()
-    parts: list[AblatedDocuments] = []
-    for document in found.evaluation.documents:
-        yield _so_far(
-            request, dossier, "measuring the loss", len(parts), len(found.evaluation.documents)
-        )
-        parts.append(ablate(model, [document], layers, (MODE,), with_kl=[False]))
-    causal = expert_ablations(whole(parts), seed=request.seed).ablations[0]
-    dossier = msgspec.structs.replace(dossier, causal=causal)
+    parts: tuple[AblatedDocuments, ...] = ()
+    documents = found.in_any_order()
+    for document in documents:
+        so_far = _so_far(request, dossier, "measuring the loss", len(parts), len(documents))
+        yield replace(so_far, measured=parts)
+        parts = (*parts, ablate(model, [document], layers, (MODE,), with_kl=[False]))
+    dossier = msgspec.structs.replace(dossier, causal=_loss(parts, request.seed))
     yield _so_far(request, dossier, "", len(parts), len(parts))
+
+
+def stopped_dossier(found: DossierSoFar, *, seed: int) -> DossierSoFar | None:
+    """`found` with the loss as far as it was measured, which says where it was stopped; None where
+    none of it was."""
+    if found.dossier is None or not found.measured:
+        return None
+    causal = _loss(found.measured, seed)
+    told = f"stopped after {found.done} of {found.of} documents, in random order"
+    delta, matched = (
+        msgspec.structs.replace(one, caveat=joined(told, one.caveat))
+        for one in (causal.delta_nll, causal.matched)
+    )
+    causal = msgspec.structs.replace(causal, delta_nll=delta, matched=matched)
+    dossier = msgspec.structs.replace(found.dossier, causal=causal)
+    return replace(found, dossier=dossier, stopped=True)
+
+
+def _loss(parts: Sequence[AblatedDocuments], seed: int) -> ExpertAblation:
+    return expert_ablations(whole(parts), seed=seed).ablations[0]
 
 
 def _so_far(
@@ -182,72 +195,14 @@ def _so_far(
     )
 
 
-@dataclass
-class _Half:
-    """The documents of one half of the corpus as the model routed them, and, of every expert of
-    one layer (row of those that route), what it put out: sums [2, E, H] and counts [2, E] of
-    every other document."""
-
-    model: Forward
-    row: int
-    max_tokens: int
-    experts: int = 0
-    documents: list[RoutedDocument] = field(default_factory=list)
-    sums: NDArray[np.float32] | None = None
-    counts: Array = field(default_factory=lambda: np.zeros((2, 0)))
-
-    def read(self, text: Text, *, likelihood: bool) -> None:
-        """One pass, and one for its likelihood."""
-        ids = self.model.tokenize(text.text)[: self.max_tokens]
-        trace = self.model.trace(ids, lens=0, residuals=False, expert_outputs=True)
-        self.experts = int((~np.isnan(trace.router_logits[0, self.row])).sum())
-        document = routed_document(
-            self.model, text.id, text.domain, ids, trace, likelihood=likelihood
-        )
-        self.documents.append(document)
-        self._add(trace, len(self.documents) % 2)
-
-    def _add(self, trace: Trace, half: int) -> None:
-        if trace.expert_outputs is None:
-            return
-        chosen, outputs = trace.expert_ids[:, self.row], trace.expert_outputs[:, self.row]
-        if self.sums is None:
-            E = trace.router_logits.shape[-1]
-            self.sums = np.zeros((2, E, outputs.shape[-1]), np.float32)
-            self.counts = np.zeros((2, E))
-        used = chosen >= 0
-        np.add.at(self.sums[half], chosen[used], outputs[used])
-        np.add.at(self.counts[half], chosen[used], 1)
-
-    def hits(self) -> Array:
-        """[D, E]: tokens of each document that use each expert of the layer."""
-        E = self.model.info.num_experts
-        counted = [chosen_counts(one.experts, E)[self.row] for one in self.documents]
-        return np.array(counted, float)[:, : self.experts]
-
-    def tokens(self) -> Array:
-        """[D]."""
-        return np.array([len(one.ids) for one in self.documents], float)
-
-    def routed(self) -> RoutedTokens:
-        """For the tests of trigger tokens."""
-        info = self.model.info
-        return RoutedTokens(
-            ids=[one.ids for one in self.documents],
-            experts=[one.experts for one in self.documents],
-            layers=info.moe_layers,
-            num_experts=info.num_experts,
-        )
-
-
 class _Dossier:
     """Both halves of the corpus, and what is found on them."""
 
     def __init__(self, model: Forward, request: DossierRequest) -> None:
         self._model, self._request = model, request
         row = model.info.moe_layers.index(request.layer)
-        self.calibration = _Half(model, row, request.max_tokens)
-        self.evaluation = _Half(model, row, request.max_tokens)
+        self.calibration = DocumentsRead(model, row, request.max_tokens)
+        self.evaluation = DocumentsRead(model, row, request.max_tokens)
 
     def described(self) -> ExpertDossier:
         """All but the loss."""
@@ -304,6 +259,12 @@ class _Dossier:
                 experts=tuple(sorted(every)),
             ),
         )
+
+    def in_any_order(self) -> list[RoutedDocument]:
+        """The evaluation documents shuffled: wherever it is stopped, all domains are among them."""
+        rng = np.random.default_rng(self._request.seed)
+        documents = self.evaluation.documents
+        return [documents[at] for at in rng.permutation(len(documents))]
 
     def _domains(self, hits: Array, tokens: Array) -> tuple[DomainShare, ...]:
         names = [one.domain for one in self.evaluation.documents]

@@ -19,6 +19,7 @@ from moetui.analyses.edge_halves import Beats, Half, Judged, judged_halves
 from moetui.analyses.edge_tests import Flags, Members, Pairs, ShuffleTest, testable
 from moetui.analyses.expert_paths import ExpertPaths, expert_paths
 from moetui.analyses.layer_information import LayerInformation, layer_information
+from moetui.analyses.one_thread import one_thread
 from moetui.analyses.routed import RoutedDocument
 from moetui.stats import (
     Statistic,
@@ -163,10 +164,11 @@ def expert_edges(
     step: called after each of the shuffles of every block of layers, `SHUFFLES` of two halves.
     """
     pairs = layer_pairs(len(layers), distance)
-    first, second = judged_halves(
-        [Half.of(half, experts) for half in (calibration, evaluation)], pairs,
-        lift=lift, level=level, permutations=permutations, seed=seed, step=step,
-    )  # fmt: skip
+    with one_thread():  # many small products
+        first, second = judged_halves(
+            [Half.of(half, experts) for half in (calibration, evaluation)], pairs,
+            lift=lift, level=level, permutations=permutations, seed=seed, step=step,
+        )  # fmt: skip
     beats = first.beats(lift, level).and_in(second.beats(lift, level))
     order = _strongest(second, beats.documents | beats.tokens)
     edges = _edges(first, second, beats, order[:LISTED], pairs, layers, seed)

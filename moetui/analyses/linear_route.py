@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from moetui.analyses.probe_fit import fitted, one_thread
+from moetui.analyses.one_thread import one_thread
+from moetui.analyses.probe_fit import fitted
 
 Numbers = NDArray[np.float64]
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,15 +90,6 @@ class Controls:
     right: Numbers
     fits: int
     not_converged: int
-
-
-def one_thread() -> AbstractContextManager[Any]:
-    """Small problems are solved by one thread: several wait for each other most of the time on a
-    busy machine, and add up in another order on one with more processors."""
-    from threadpoolctl import threadpool_limits
-
-    limit: AbstractContextManager[Any] = threadpool_limits(limits=1)
-    return limit
 
 
 def linear_probe() -> Any:

@@ -14,6 +14,7 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
+from moetui.analyses.one_thread import one_thread
 from moetui.analyses.probe_features import (
     DEPTHS,
     ProbeFeatures,
@@ -33,7 +34,6 @@ from moetui.analyses.probe_fit import (
     chances,
     controls,
     gain,
-    one_thread,
     operand_folds,
     predict,
     seen,

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from moetui.analyses.expert_ranks import Numbers, multi_hot, ranks
-from moetui.analyses.probe_fit import one_thread
+from moetui.analyses.one_thread import one_thread
 from moetui.stats import Statistic, permutation_test
 
 DEFINITION = (

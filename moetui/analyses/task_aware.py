@@ -31,7 +31,7 @@ from moetui.analyses.expert_ranks import (
     together,
 )
 from moetui.analyses.offload import EQUAL, TOKEN, OffloadPlan
-from moetui.analyses.probe_fit import one_thread
+from moetui.analyses.one_thread import one_thread
 from moetui.analyses.probed_documents import ProbedDocument, later_layers
 from moetui.analyses.ridge import Predictor, Sample
 from moetui.analyses.token_table import TokenTable

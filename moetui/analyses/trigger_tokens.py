@@ -10,6 +10,7 @@ Poisson binomial distribution, is computed exactly; that is p.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -59,7 +60,8 @@ class TriggerToken(msgspec.Struct, frozen=True, kw_only=True):
 
 class ExpertTriggers(msgspec.Struct, frozen=True, kw_only=True):
     """Triggers of one expert of a decoder layer. discovered: how many there are, of which those
-    with the largest lift (where they were found) are listed."""
+    with the largest lift where they were found are listed, in the order of the lift that is told:
+    the largest first, of equal ones that which occurs more often, those that have none last."""
 
     layer: int
     expert: int
@@ -164,7 +166,7 @@ def trigger_tokens(
                 layer=found.layers[cell // found.num_experts],
                 expert=cell % found.num_experts,
                 discovered=int((q[:, cell] <= level).sum()),
-                tokens=tuple(trigger(row, cell) for row in rows),
+                tokens=tuple(sorted((trigger(row, cell) for row in rows), key=_by_lift)),
             )
             for cell, rows in listed.items()
         ),
@@ -242,6 +244,11 @@ def _listed(lifts: Sequence[float], discovered: NDArray[np.bool_], top: int) -> 
     """Rows of the tokens discovered for one cell, the largest lifts first."""
     rows = np.flatnonzero(discovered).tolist()
     return sorted(rows, key=lambda row: -lifts[row])[:top]
+
+
+def _by_lift(trigger: TriggerToken) -> tuple[float, int]:
+    lift = trigger.lift
+    return math.inf if lift.value is None else -lift.value, -(lift.n_tokens or 0)
 
 
 def _judged(

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from moetui.analyses.linear_route import fit_route
+from moetui.analyses.one_thread import one_thread
 from moetui.analyses.probe_fit import (
     CLUSTERS,
     Items,
@@ -24,7 +25,6 @@ from moetui.analyses.probe_fit import (
     gain,
     halves,
     mean_over_wordings,
-    one_thread,
     operand_folds,
     predict,
 )

@@ -54,8 +54,11 @@ def explore_result(result: SuiteResult, file: Path, debug: bool) -> NoReturn:
 
 
 def _run(app: MoetuiApp) -> NoReturn:
+    """Run it to its end. Raises KeyboardInterrupt, with the terminal restored, for an interrupt."""
     app.run()
-    _leave(app.return_code or 0)
+    if app.return_code is None:  # nobody left it: an interrupt has cancelled it
+        raise KeyboardInterrupt
+    _leave(app.return_code)
 
 
 def _leave(code: int) -> NoReturn:

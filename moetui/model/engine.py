@@ -51,18 +51,22 @@ class _Command:
 class _Watching:
     """Implements `moetui.trace.Watcher` for one study."""
 
-    publish: Callable[[object], None]
+    publish: Callable[..., None]
     stop: threading.Event
 
     def show(self, finding: object) -> None:
         """Let `finding` be the newest."""
         self.go_on()
-        self.publish(finding)
+        self.publish(finding=finding)
 
     def go_on(self) -> None:
         """Raises _StoppedError once the study was stopped."""
         if self.stop.is_set():
             raise _StoppedError
+
+    def leave(self, finding: object) -> None:
+        """Let `finding` be the newest, and what is left."""
+        self.publish(finding=finding, left=finding)
 
 
 class EngineThread:
@@ -178,7 +182,9 @@ class EngineThread:
         from moetui.model.release import free_unused
 
         self._model = None
-        self._publish(model=None, recording=None, rows=0, tokens_per_second=None, finding=None)
+        self._publish(
+            model=None, recording=None, rows=0, tokens_per_second=None, finding=None, left=None
+        )
         free_unused()
 
     def _run(self, prompt: str, max_tokens: int, stop: threading.Event) -> None:
@@ -217,7 +223,7 @@ class EngineThread:
         if now.model is not asked_of.model or now.recording is not asked_of.recording:
             self._note("a study was left out: it was asked of another model or run")
             return
-        watcher = _Watching(lambda finding: self._publish(finding=finding), stop)
+        watcher = _Watching(self._publish, stop)
         self._publish(phase=Phase.STUDYING, failure=None, detail="", finding=None)
         try:
             with self._model.before_passes(watcher.go_on):

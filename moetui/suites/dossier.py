@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from moetui.analyses.expert_dossier import DossierRequest, Text, expert_dossier
+from moetui.analyses.documents_read import Text
+from moetui.analyses.expert_dossier import (
+    DossierRequest,
+    expert_dossier,
+    stopped_dossier,
+)
 from moetui.demo import Split
 from moetui.suites.documents import Documents
 from moetui.trace import Study, each
@@ -15,8 +20,11 @@ SEED = 0
 def dossier_study(
     layer: int, expert: int, *, documents: int = DOCUMENTS, seed: int = SEED
 ) -> Study:
-    """The study that shows a `DossierSoFar` after every document."""
-    return each(lambda model: expert_dossier(model, _request(layer, expert, documents, seed)))
+    """The study that shows a `DossierSoFar` after every document; stopped, the loss that it has."""
+    return each(
+        lambda model: expert_dossier(model, _request(layer, expert, documents, seed)),
+        stopped=lambda found: stopped_dossier(found, seed=seed),
+    )
 
 
 def _request(layer: int, expert: int, documents: int, seed: int) -> DossierRequest:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -19,8 +19,8 @@ from moetui.trace.types import Ints, ModelInfo, Trace
 
 
 class Watcher(Protocol):
-    """Whoever follows a study, and may stop it: both calls raise what ends it (no Exception, so
-    that nothing on the way takes it for a defect) once it was stopped."""
+    """Whoever follows a study, and may stop it: `show` and `go_on` raise what ends it (no
+    Exception, so that nothing on the way takes it for a defect) once it was stopped."""
 
     def show(self, finding: object) -> None:
         """Let `finding` be the newest."""
@@ -28,18 +28,37 @@ class Watcher(Protocol):
     def go_on(self) -> None:
         """Nothing else; the engine calls it before every pass over a text and every token."""
 
+    def leave(self, finding: object) -> None:
+        """Let `finding` be the newest and the last: what the study leaves, which was stopped."""
+
 
 # Work on the loaded model that is no generation: an analysis that asks for forward passes. It
 # shows its finding, and may show an ever more complete one while it goes on.
 Study = Callable[[Forward, Watcher], None]
 
+Finding = TypeVar("Finding")
 
-def each(findings: Callable[[Forward], Iterator[object]]) -> Study:
-    """The study that shows what `findings` yields, one after the other."""
+
+def each(
+    findings: Callable[[Forward], Iterator[Finding]],
+    stopped: Callable[[Finding], Finding | None] = lambda _: None,
+) -> Study:
+    """The study that shows what `findings` yields, one after the other.
+
+    stopped: what is left of the newest of them when it is stopped, None for no more than it is.
+    """
 
     def study(forward: Forward, watcher: Watcher) -> None:
-        for finding in findings(forward):
-            watcher.show(finding)
+        newest: Finding | None = None
+        try:
+            for newest in findings(forward):
+                watcher.show(newest)
+        except Exception:
+            raise
+        except BaseException:  # it was stopped, see Watcher
+            if newest is not None and (left := stopped(newest)) is not None:
+                watcher.leave(left)
+            raise
 
     return study
 
@@ -124,7 +143,9 @@ class Snapshot:
     run counts the runs of this session, so that a new prompt is seen as new.
     tokens_per_second is that of the current or last generation, memory_bytes the engine's own.
     finding is the newest that the current or last study showed: it is about this model and this
-    recording, so another of either takes it away, and so does the next study.
+    recording, so another of either takes it away, and so does the next study. left is what the last
+    study that was stopped has left; only another model takes it away, so that it is seen even where
+    something else begins at once.
     """
 
     version: int = 0
@@ -139,6 +160,7 @@ class Snapshot:
     tokens_per_second: float | None = None
     memory_bytes: int | None = None
     finding: object | None = None
+    left: object | None = None
     log: tuple[str, ...] = field(default=())
 
 

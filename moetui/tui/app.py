@@ -11,7 +11,7 @@ from textual.screen import Screen
 
 from moetui.settings import Settings
 from moetui.trace import Engine
-from moetui.tui.keys import changed, remapped
+from moetui.tui.keys import all_keys, changed, remapped, shown
 from moetui.tui.moment import OpenedResult
 from moetui.tui.panes.pane import Pane
 from moetui.tui.screens.explorer import ExplorerScreen
@@ -77,6 +77,11 @@ class MoetuiApp(App[int]):
         self.left = True
         self.engine.close()
         self.exit(0)
+
+    def action_help_quit(self) -> None:
+        """Ctrl-C, which a terminal in this mode hands on as a key: say what quits."""
+        keys = next(key.keys for key in all_keys(self.key_groups) if key.name == "quit")
+        self.notify(f"{shown(keys)} quits", markup=False)
 
     async def on_event(self, event: Event) -> None:
         """What is typed after the key that quits finds no explorer any more."""

@@ -172,9 +172,9 @@ _SHOWN = {
 }
 
 
-def all_keys() -> list[Key]:
+def all_keys(groups: Iterable[Group] = GROUPS) -> list[Key]:
     """Every key of every group."""
-    return [key for group in GROUPS for key in group.keys]
+    return [key for group in groups for key in group.keys]
 
 
 def shown(keys: str) -> str:
@@ -202,8 +202,7 @@ def remapped(remap: Mapping[str, str]) -> tuple[Group, ...]:
 def changed(groups: Iterable[Group]) -> list[tuple[str, str]]:
     """(name, keys) of every action whose keys are not the default ones."""
     default = {key.name: key.keys for key in all_keys()}
-    keys = (key for group in groups for key in group.keys)
-    return [(key.name, key.keys) for key in keys if key.keys != default[key.name]]
+    return [(key.name, key.keys) for key in all_keys(groups) if key.keys != default[key.name]]
 
 
 def bindings(groups: Iterable[Group]) -> list[BindingType]:
@@ -224,8 +223,7 @@ def bindings(groups: Iterable[Group]) -> list[BindingType]:
             id=f"moetui.{key.name}",
             priority=key.action != "run_prompt",
         )
-        for group in groups
-        for key in group.keys
+        for key in all_keys(groups)
     ]
     digits: list[BindingType] = [
         Binding(digit, f"show_pane({digit})", f"pane {digit}", show=False, priority=True)

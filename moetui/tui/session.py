@@ -179,7 +179,7 @@ class Session:
     def _show(self) -> None:
         before, now = self.shown, self.latest
         self.shown = now
-        self.dossier = dossier_of(now) or self.dossier
+        self.dossier = dossier_of(now) or _left(before, now) or self.dossier
         self.runs = self._counted()
         if now.run != before.run:
             self.following = True
@@ -277,6 +277,12 @@ def _counted_to(counted: _Counted, rows: int) -> _Counted:
 
 def _counted_to_end(counted: _Counted) -> _Counted:
     return _counted_to(counted, counted.recording.rows)
+
+
+def _left(before: Snapshot, now: Snapshot) -> DossierSoFar | None:
+    """The dossier that was stopped between the two, for something else that has begun already."""
+    new = now.left is not before.left
+    return now.left if new and isinstance(now.left, DossierSoFar) else None
 
 
 def _digest(snapshot: Snapshot) -> str | None:

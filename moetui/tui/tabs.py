@@ -16,9 +16,10 @@ _DIGITS = 9
 
 
 class TabLine(Widget):
-    """Titles while they fit, else the active title and the numbers of the others.
+    """Titles while they fit, else the active title and the numbers of the others. Where the token
+    strip is active, which stands above, the title of a single pane below it is told too.
 
-    titles: the panes' titles by number, starting at 1.
+    titles: the panes' titles by number, starting at 1. strip: the number of the token strip.
     """
 
     class Chosen(Message):
@@ -28,9 +29,9 @@ class TabLine(Widget):
             super().__init__()
             self.number = number
 
-    def __init__(self, titles: Sequence[str]) -> None:
+    def __init__(self, titles: Sequence[str], strip: int) -> None:
         super().__init__(id="tabs")
-        self._titles = tuple(titles)
+        self._titles, self._strip = tuple(titles), strip
         self._active = 1
         self._shown: frozenset[int] = frozenset()
         self._moment = Moment()
@@ -51,7 +52,7 @@ class TabLine(Widget):
             tabs = self._tabs(everywhere=False)
             if len(told) > 1 and self.size.width - _width(tabs) - 1 < told[1].cell_length:
                 # Those beyond the digits have keys of their own.
-                tabs = [t for t in tabs if t[0] <= _DIGITS or t[0] == self._active]
+                tabs = [t for t in tabs if t[0] <= _DIGITS or t[0] in self._named]
             room = self.size.width - _width(tabs) - 1
             right = next((text for text in told if text.cell_length <= room), Content(""))
         line, self._ends = Content(""), []
@@ -63,9 +64,15 @@ class TabLine(Widget):
 
     def _tabs(self, everywhere: bool) -> list[tuple[int, Content]]:
         return [
-            (number, self._tab(number, title if everywhere or number == self._active else ""))
+            (number, self._tab(number, title if everywhere or number in self._named else ""))
             for number, title in enumerate(self._titles, start=1)
         ]
+
+    @property
+    def _named(self) -> frozenset[int]:
+        """The numbers that stand with their titles in any case."""
+        one_below = self._active == self._strip and len(self._shown) == 2
+        return self._shown if one_below else frozenset({self._active})
 
     def _tab(self, number: int, title: str) -> Content:
         # Reversed, not coloured: the active pane is seen without colours too.

@@ -1,9 +1,12 @@
 """A dossier against what is known of a model made by hand."""
 
+from dataclasses import replace
+
+import msgspec
 import numpy as np
 import pytest
 
-from moetui.analyses.expert_dossier import expert_dossier
+from moetui.analyses.expert_dossier import expert_dossier, stopped_dossier
 from moetui.stats import equivalent
 from moetui.trace import Drop
 from tests.fake_dossier import WritingForward, request
@@ -102,6 +105,47 @@ def test_it_is_told_document_by_document_and_complete_before_the_loss(found):
     assert first.dossier.causal is None and first.dossier.partners and not first.finished
     assert states[-1].finished
     assert len(states) == 24 + 24 + 24 + 1
+
+
+def test_one_that_was_stopped_keeps_the_loss_of_the_documents_measured(found):
+    forward, states = found
+    before, after, tokens = np.zeros((3, 24))
+    for at, ids in enumerate(ids_of(request().evaluation)):
+        before[at] = forward.nll(ids).sum(dtype=float)
+        after[at] = forward.nll(ids, [Drop(experts=(EXPERT,), layers=(0,))]).sum(dtype=float)
+        tokens[at] = len(ids) - 1
+    last = states[-2]
+    kept = stopped_dossier(last, seed=0)
+    delta = kept.dossier.causal.delta_nll
+    change = after - before
+    without_one = (change.sum() - change) / (tokens.sum() - tokens)
+    assert np.isclose(delta.value, without_one, rtol=1e-12).any()
+    assert delta.n_documents == last.done == 23 and delta.ci_low is not None
+    assert delta.caveat.startswith("stopped after 23 of 24 documents")
+    assert kept.stopped and not kept.finished and states[-1].finished
+    # All the rest stays.
+    assert msgspec.structs.replace(kept.dossier, causal=None) == last.dossier
+
+
+def test_of_one_stopped_early_nothing_is_judged(found):
+    _, states = found
+    early = next(s for s in states if len(s.measured) == 8)
+    causal = stopped_dossier(early, seed=0).dossier.causal
+    assert causal.delta_nll.n_documents == 8 and causal.delta_nll.ci_low is None
+    assert "8 documents: below a tenth of the minimum size of 200" in causal.delta_nll.caveat
+    assert causal.equivalence.outcome == "inconclusive"
+    assert stopped_dossier(next(s for s in states if s.dossier is not None), seed=0) is None
+    assert stopped_dossier(states[0], seed=0) is None
+
+
+def test_documents_are_measured_in_an_order_that_does_not_follow_their_domains():
+    asked = request(0, EXPERT, documents=24)
+    by_domain = sorted(asked.evaluation, key=lambda text: text.domain)
+    forward = WritingForward(layers=2, experts=E, k=K, vocabulary=32, push=PUSH)
+    states = list(expert_dossier(forward, replace(asked, evaluation=by_domain)))
+    early = next(s for s in states if len(s.measured) == 12)
+    causal = stopped_dossier(early, seed=0).dossier.causal
+    assert [one.domain for one in causal.domains] != ["code"] and len(causal.domains) == 2
 
 
 def test_an_expert_that_nobody_uses_has_reasons_in_place_of_numbers():

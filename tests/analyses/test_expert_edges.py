@@ -5,6 +5,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from moetui.analyses.edge_halves import Half, judged_halves
 from moetui.analyses.edge_tests import blocks, counted, shuffle_test, testable
@@ -256,3 +257,18 @@ def test_independent_layers_rarely_have_a_cell_beyond_either_shuffle():
             wrong[name] += bool(np.nanmin(test.q) <= 0.05)
     # Expected are 5 of 100; more than 11 has a chance of 0.4 %.
     assert max(wrong.values()) <= 11
+
+
+def test_the_many_small_products_are_done_by_one_thread():
+    def threads():
+        return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+    halves = (documents(12, 20, independent, seed=half) for half in (0, 1))
+    seen = []
+    with threadpool_limits(limits=2):
+        before = threads()
+        expert_edges(
+            *halves, [0, 1, 2, 3], E, permutations=19, seed=0, step=lambda: seen.append(threads())
+        )
+        assert threads() == before
+    assert seen and all(found <= {1} for found in seen)

@@ -10,6 +10,7 @@ from scipy import stats as scipy_stats
 from sklearn.dummy import DummyClassifier
 from sklearn.model_selection import StratifiedGroupKFold
 
+from moetui.analyses.one_thread import one_thread
 from moetui.analyses.probe_features import (
     ProbeFeatures,
     chosen_experts,
@@ -28,7 +29,6 @@ from moetui.analyses.probe_fit import (
     against_controls,
     chances,
     fitted,
-    one_thread,
     operand_folds,
     predict,
     seen,

@@ -73,6 +73,52 @@ def test_a_planted_trigger_is_found_with_its_lift_and_nothing_else_of_that_exper
     assert trigger.lift.q is not None and trigger.lift.q < 1e-6
 
 
+def rising(rng: Rng, ids: Any) -> Any:
+    """Tokens 2, 4, 6 and 8 choose expert 3 of layer 5: the more often, the higher the number."""
+    return taken(rng, ids, np.array([0, 0, 0.5, 0, 0.6, 0, 0.75, 0, 0.9, 0, 0, 0])[ids])
+
+
+def falling(rng: Rng, ids: Any) -> Any:
+    return taken(rng, ids, np.array([0, 0, 0.9, 0, 0.75, 0, 0.6, 0, 0.5, 0, 0, 0])[ids])
+
+
+def taken(rng: Rng, ids: Any, chance: Any) -> Any:
+    chosen = uniform(rng, ids)
+    chosen[:, 1] = np.where((rng.random(len(ids)) < chance)[:, None], [3, 4], [5, 6])
+    return chosen
+
+
+def test_those_listed_are_chosen_where_they_were_found_and_ordered_by_the_lift_told() -> None:
+    sample, others = documents(rising), documents(falling, seed=3)
+    (one,) = trigger_tokens(sample, judged=others, only=[(5, 3)], top=3, seed=0).experts
+
+    def share(of: RoutedTokens, token: int) -> float:
+        here = np.concatenate(of.ids) == token
+        return float((np.concatenate(of.experts)[here, 1] == 3).any(axis=-1).mean())
+
+    found_first = sorted(range(V), key=lambda token: -share(sample, token))[:3]
+    told_first = sorted(found_first, key=lambda token: -share(others, token))
+    assert found_first == [8, 6, 4] and told_first == [4, 6, 8]
+    assert [trigger.token_id for trigger in one.tokens] == told_first
+
+
+def test_of_equal_lifts_the_more_frequent_token_comes_first_and_one_without_a_lift_last() -> None:
+    def always(rng: Rng, ids: Any) -> Any:
+        """Tokens 1, 4, 7 and 9 always choose expert 3, all others never."""
+        chosen = uniform(rng, ids)
+        chosen[:, 1] = np.where(np.isin(ids, [1, 4, 7, 9])[:, None], [3, 4], [5, 6])
+        return chosen
+
+    sample, others = documents(always), documents(always, seed=1)
+    for ids in others.ids:
+        ids[ids == 9] = 8
+    (one,) = trigger_tokens(sample, judged=others, only=[(5, 3)], seed=0).experts
+    counts = np.bincount(np.concatenate(others.ids), minlength=V)
+    assert counts[7] > counts[4] > counts[1]
+    assert [trigger.token_id for trigger in one.tokens] == [7, 4, 1, 9]
+    assert one.tokens[-1].lift.value is None
+
+
 def clustered(rng: Rng, ids: Any) -> Any:
     """A document sends every occurrence of a token to the same two experts."""
     of_token = rng.random((V, 2, E)).argsort(axis=-1)[..., :2]

@@ -177,6 +177,42 @@ def test_a_study_that_is_stopped_makes_no_further_pass(engine: EngineThread) -> 
     assert stopped.ending is Ending.LENGTH
 
 
+def test_what_a_stopped_study_leaves_outlives_the_run_that_stopped_it(
+    engine: EngineThread,
+) -> None:
+    engine.load("demo")
+    engine.run("5 + 3 =", 2)
+    wait(engine, finished)
+
+    def counting(forward: Forward) -> Iterator[int]:
+        for count in range(10**9):
+            forward.trace("5 + 3 =", lens=0)
+            yield count
+
+    for follow in (engine.cancel, lambda: engine.run("9 - 3 =", 2)):
+        engine.study(each(counting, stopped=lambda count: count + 10**9))
+        wait(engine, lambda s: isinstance(s.finding, int) and 2 < s.finding < 10**9)
+        follow()
+        left = wait(engine, lambda s: s.phase is Phase.READY).left
+        assert isinstance(left, int) and left > 10**9 + 2
+    assert engine.snapshot().finding is None
+    engine.load("demo")
+    assert wait(engine, lambda s: s.phase is Phase.LOADING and s.model is None).left is None
+
+
+def test_a_study_that_fails_leaves_nothing(engine: EngineThread) -> None:
+    engine.load("demo")
+    wait(engine, lambda s: s.phase is Phase.READY)
+
+    def broken(forward: Forward) -> Iterator[str]:
+        yield "so far"
+        raise ZeroDivisionError("no such luck")
+
+    engine.study(each(broken, stopped=lambda _: "left"))
+    failed = wait(engine, lambda s: s.failure is not None)
+    assert failed.finding == "so far" and failed.left is None
+
+
 def endless(forward: Forward) -> Iterator[object]:
     """A study that would go on for ever."""
     while True:

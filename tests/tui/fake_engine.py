@@ -22,6 +22,9 @@ class Shown:
     def go_on(self) -> None:
         pass
 
+    def leave(self, finding: object) -> None:
+        raise AssertionError("nothing stops it here")
+
 
 class FakeEngine:
     """Implements the Engine protocol; `calls` says what the explorer asked for.

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 
 from moetui.settings import Settings, SettingsError
+from moetui.tui.key_line import KeyLine
 from moetui.tui.keys import GROUPS, all_keys, keys_table, remapped, shown
 from moetui.tui.layout import ORDER
 from moetui.tui.moment import Cursor, Mode
 from moetui.tui.panes.pane import Pane
 from moetui.tui.screens.choose import PaneDialog
 from moetui.tui.screens.help import HelpDialog
-from tests.tui.stage_app import Seen, staged
+from tests.tui.stage_app import Seen, Stage, staged
 
 
 @pytest.mark.parametrize(
@@ -153,6 +154,68 @@ async def test_help_says_what_the_pane_shows_and_every_key() -> None:
         assert "about why" in text
         for _, keys, says in keys_table():
             assert any(keys in line and says in line for line in text.splitlines()), says
+
+
+def key_line(stage: Stage) -> str:
+    return stage.text.splitlines()[-1].rstrip()
+
+
+LABELS = [f"{shown(key.keys)} {key.footer}" for key in all_keys() if key.footer]
+
+
+@pytest.mark.parametrize("width", [60, 68, 72, 80, 90, 120])
+@pytest.mark.parametrize("busy", [False, True])
+async def test_the_key_line_holds_whole_keys_and_says_where_some_are_missing(
+    width: int, busy: bool
+) -> None:
+    every = [label for label in LABELS if busy or label != "Esc Back"]
+    async with staged((width, 24), model="./any") as stage:
+        await stage.settle()
+        stage.engine.ready()
+        await stage.settle()
+        if busy:
+            stage.engine.prefill()
+            await stage.settle()
+        await stage.until(lambda: ("Esc Back" in key_line(stage)) is busy)
+        line = key_line(stage)
+        there = [label for label in every if f" {label} " in f"{line} "]
+        rest = line
+        for label in there:
+            rest = rest.replace(label, "", 1)
+        missing = every[len(there) - 2 : -2]
+        assert there == [*every[: len(there) - 2], "? Help", "q Quit"]
+        assert rest.strip() == ("…" if missing else "")
+        if missing:  # the next one would not have fitted
+            sign = "… " if len(missing) == 1 else ""
+            assert len(line) + 1 + len(missing[0]) - len(sign) > width
+
+
+async def test_a_key_of_one_s_own_keeps_help_in_the_narrowest_terminal() -> None:
+    async with staged((60, 16), settings=Settings(keys={"prompt": "ctrl+underscore"})) as stage:
+        await stage.prompted()
+        assert key_line(stage).endswith("… ? Help q Quit")
+
+
+async def test_a_click_on_a_key_presses_it() -> None:
+    async with staged((60, 16)) as stage:
+        await stage.prompted()
+        x = key_line(stage).index("… ?")
+        await stage.pilot.click(KeyLine, offset=(x, 0))
+        await stage.settle()
+        assert isinstance(stage.app.screen, HelpDialog)
+        await stage.press("escape")
+        x = key_line(stage).index("Pause")
+        await stage.pilot.click(KeyLine, offset=(x, 0))
+        await stage.settle()
+        assert stage.session.paused
+
+
+@pytest.mark.parametrize(("keys", "told"), [({}, "q quits"), ({"quit": "f10"}, "f10 quits")])
+async def test_ctrl_c_says_what_quits(keys: dict[str, str], told: str) -> None:
+    async with staged(settings=Settings(keys=keys)) as stage:
+        await stage.prompted()
+        await stage.press("ctrl+c")
+        assert stage.toasts == [told]
 
 
 async def test_the_palette_offers_the_commands() -> None:

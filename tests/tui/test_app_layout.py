@@ -142,6 +142,19 @@ async def test_zoom_gives_a_pane_all_the_room_and_takes_it_back() -> None:
         assert stage.pane("map").region.height > 0
 
 
+@pytest.mark.parametrize("size", [(60, 16), (80, 24)])
+async def test_with_the_token_strip_active_the_pane_below_it_keeps_its_name(
+    size: tuple[int, int],
+) -> None:
+    async with staged(size, panes=None) as stage:
+        await stage.prompted()
+        await stage.press("5", "6")
+        assert stage.pane("tokens").has_focus and stage.pane("cold").region.height > 0
+        assert "5 Cold experts  6 Tokens " in stage.text
+        await stage.press("4")
+        assert "4 Layer detail " in stage.text and "5 Cold" not in stage.text
+
+
 async def test_a_click_on_the_tab_line_goes_to_the_pane() -> None:
     async with staged((80, 24)) as stage:
         await stage.prompted()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import pytest
 
 from moetui import suites
 from moetui.suites import live
+from moetui.suites.live import SuiteRequest, SuiteRun
 from moetui.suites.models import Loaded
 from moetui.suites.names import NAMES
+from moetui.suites.results import CellResult
 from moetui.trace import Phase
 from moetui.tui.panes.suite_progress import clock
 from moetui.tui.screens.failure import FailureDialog
@@ -105,6 +108,52 @@ async def test_cells_tokens_and_ended_analyses_are_shown_while_it_runs(tmp_path:
         assert "synthetic · count · texts 2" in stage.text
         await goes_on(stage, 10)
         assert "count done" in stage.text
+
+
+def ended(name: str, status: Any = "done", reason: str | None = None) -> CellResult:
+    return CellResult(
+        model="m", analysis=name, status=status, reason=reason, seconds=1.0, result=None
+    )
+
+
+@pytest.mark.parametrize("size", [(60, 16), (80, 24), (120, 40)])
+@pytest.mark.parametrize("count", [1, 3, 9, 40])
+async def test_what_has_ended_is_listed_or_counted(size: tuple[int, int], count: int) -> None:
+    every = [
+        ended(f"a{at}", "failed", "no such luck") if at % 3 == 2 else ended(f"a{at}")
+        for at in range(count)
+    ]
+    request = SuiteRequest(name=NAMES[0], model="m", folder=Path("results"))
+    async with staged(size, panes=None) as stage:
+        await stage.prompted()
+        await stage.press("b")
+        run = SuiteRun(request=request, cells=50, done=count, ended=tuple(every), started=0.0)
+        stage.engine.say(phase=Phase.STUDYING, finding=run)
+        await stage.settle()
+        listed = re.findall(r"[✓✗] m · (a\d+) (done|failed)", stage.text)
+        newest = [(one.analysis, one.status) for one in every]
+        assert listed and listed == newest[count - len(listed) :]
+        assert stage.text.count("no such luck") == [status for _, status in listed].count("failed")
+        counted = re.search(r"… (?:(\d+) done)?(?:, )?(?:(\d+) failed)? before", stage.text)
+        gone = [status for _, status in newest[: count - len(listed)]]
+        if counted is None:
+            assert not gone
+        else:
+            told = [int(number or 0) for number in counted.groups()]
+            assert told == [gone.count("done"), gone.count("failed")] and gone
+
+
+async def test_a_reason_that_is_longer_than_the_room_is_cut_with_a_sign() -> None:
+    every = (ended("first"), ended("last", "failed", "so very long a reason " * 30))
+    request = SuiteRequest(name=NAMES[0], model="m", folder=Path("results"))
+    async with staged((60, 16), panes=None) as stage:
+        await stage.prompted()
+        await stage.press("b")
+        run = SuiteRun(request=request, cells=50, done=2, ended=every, started=0.0)
+        stage.engine.say(phase=Phase.STUDYING, finding=run)
+        await stage.settle()
+        assert "… 1 done before" in stage.text and "✗ m · last failed" in stage.text
+        assert stage.text.splitlines()[-2].strip() == "…"
 
 
 async def test_its_result_opens_in_the_pane_and_is_on_disk(tmp_path: Path) -> None:

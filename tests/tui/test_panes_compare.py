@@ -11,6 +11,7 @@ from moetui.stats import MIN_DOCUMENTS
 from moetui.trace import Recording
 from moetui.tui.moment import Cursor, Moment
 from moetui.tui.panes import ComparePane
+from moetui.tui.panes.compare import notes
 from tests.builders import make_recording, make_runs, make_snapshot, make_trace
 from tests.tui.stage import rows, staged
 
@@ -91,8 +92,8 @@ async def test_lost_and_gained_experts_are_named_and_weighed_at_the_cursor():
         assert re.findall(r"\+(\d+)", line) == [str(u.expert) for u in pair.gained]
         told = next(line for line in rows(pane) if line.startswith("L3  lost"))
         lost, gained = re.search(r"lost(.*?)  gained(.*?)  both", told).groups()
-        assert lost.split() == [w for u in pair.lost for w in (str(u.expert), f"{u.a:.2f}")]
-        assert gained.split() == [w for u in pair.gained for w in (str(u.expert), f"{u.b:.2f}")]
+        assert lost.split() == [w for u in pair.lost for w in (f"E{u.expert}", f"{u.a:.2f}")]
+        assert gained.split() == [w for u in pair.gained for w in (f"E{u.expert}", f"{u.b:.2f}")]
 
 
 async def test_lens_tokens_are_shown_as_equal_or_not():
@@ -130,6 +131,16 @@ async def test_what_was_aligned_and_what_was_left_out_is_said():
     async with staged(pane, moment=moment(row=5, ids=ids), size=(120, 40)):
         assert "Aligned: 6 equal tokens at equal places (2 unequal dropped);" in text_of(pane)
         assert "2 of the common beginning left out: equal by construction" in text_of(pane)
+
+
+@pytest.mark.parametrize("height", [16, 20, 24, 40])
+async def test_notes_that_are_left_out_leave_a_sign(height):
+    pane = ComparePane()
+    async with staged(pane, moment=moment(N=8), size=(80, height)):
+        text = " ".join(" ".join(rows(pane)).split())
+        every = [note for note in notes(pane.view) if note not in text]
+        assert bool(every) == ("…" in rows(pane)[-1])
+        assert bool(every) == (height < 24)
 
 
 @pytest.mark.parametrize("size", SIZES)

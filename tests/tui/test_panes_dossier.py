@@ -3,6 +3,9 @@ from dataclasses import replace
 import msgspec
 import pytest
 
+from moetui.analyses.expert_dossier import stopped_dossier
+from moetui.analyses.trigger_tokens import ExpertTriggers, TriggerToken
+from moetui.stats import Statistic
 from moetui.trace import Phase
 from moetui.tui.layout import ORDER, plan
 from moetui.tui.moment import Cursor, Moment
@@ -84,6 +87,27 @@ async def test_a_share_without_an_interval_and_a_tiny_probability_say_so():
         assert ".607 (<.001)" in text and f"{100 * bare.value:.0f} [—] (" in text
 
 
+async def test_tokens_stand_in_the_order_that_their_head_tells():
+    lifts = (3.25, 2.5, 1.75)
+    listed = tuple(
+        TriggerToken(
+            token_id=at, token=f"t{at}", occurrences=12, documents=12, hits=9,
+            lift=Statistic(value=lift, n_tokens=9, n_documents=9, null_mean=1.0),
+        )
+        for at, lift in enumerate(lifts)
+    )  # fmt: skip
+    experts = (ExpertTriggers(layer=0, expert=0, discovered=3, tokens=listed),)
+    triggers = msgspec.structs.replace(FOUND.dossier.triggers, experts=experts)
+    dossier = msgspec.structs.replace(FOUND.dossier, triggers=triggers)
+    pane = ExpertDossierPane()
+    async with staged(pane, moment=moment(replace(FOUND, dossier=dossier)), size=(120, 40)):
+        told = rows(pane)
+        head = next(y for y, row in enumerate(told) if row.startswith("tokens"))
+        assert "by lift ↓" in told[head]
+        for row, at, lift in zip(told[head + 1 :], range(3), lifts, strict=False):
+            assert row.startswith(f"t{at} ") and f"{lift:.1f} [—]" in row
+
+
 async def test_the_same_controls_are_told_once():
     causal = FOUND.dossier.causal
     other = msgspec.structs.replace(causal.matched, null_mean=causal.matched.null_mean + 1)
@@ -111,6 +135,40 @@ async def test_a_dossier_outlives_other_findings_but_not_its_model():
         assert pane.view is None
 
 
+async def test_one_that_was_stopped_says_so_beside_what_it_has_measured():
+    found = stopped_dossier(make_dossier(make_model_info(), at=2), seed=0)
+    pane = ExpertDossierPane()
+    async with staged(pane, moment=moment(found), size=(120, 40)):
+        text = " ".join(" ".join(rows(pane)).split())
+        assert "measuring the loss 2/4 · stopped" in rows(pane)[0]
+        assert f"without it {found.dossier.causal.delta_nll.value:+.4f} [—] nats" in text
+        assert "stopped after 2 of 4 documents" in text
+        assert "2 documents: below a tenth of the minimum size of 200 documents" in text
+        assert "within ±0.01 nats: inconclusive" in text
+
+
+async def test_one_that_a_prompt_has_stopped_is_kept_with_what_it_has_measured():
+    """The engine is at the prompt already when the explorer looks at it again."""
+    begun = make_dossier(make_model_info(), at=1)
+    left = stopped_dossier(make_dossier(make_model_info(), at=3), seed=0)
+    async with staged_app((120, 40), panes=None) as stage:
+        await stage.prompted()
+        stage.engine.finish()
+        stage.engine.say(finding=begun, phase=Phase.STUDYING)
+        await stage.settle()
+        await stage.press("d")
+        stage.engine.say(finding=left, left=left)
+        stage.engine.run("another prompt", 4)
+        await stage.settle()
+        pane = stage.pane("dossier")
+        assert pane.view is left.dossier and "3/4 · stopped" in rows(pane)[0]
+        stage.engine.say(finding=FOUND)
+        await stage.settle()
+        stage.engine.run("a third", 4)
+        await stage.settle()
+        assert pane.view is FOUND.dossier
+
+
 @pytest.mark.parametrize("size", [(80, 50), (120, 40), (200, 28)])
 async def test_it_is_a_page_of_its_own_where_there_are_not_three_columns_and_two_rows(size):
     assert plan(*size, recent=["dossier"]).panes == ("dossier",)
@@ -119,7 +177,7 @@ async def test_it_is_a_page_of_its_own_where_there_are_not_three_columns_and_two
 
 
 async def test_on_its_way_it_says_how_far_it_is_and_that_esc_stops():
-    pane, begun = ExpertDossierPane(), make_dossier(make_model_info(), finished=False)
+    pane, begun = ExpertDossierPane(), make_dossier(make_model_info(), at=0)
     async with staged(pane, moment=moment(begun, Phase.STUDYING)):
         assert "measuring the loss 0/4 · Esc stops" in rows(pane)[0]
         assert "the loss is not measured yet" in " ".join(rows(pane))

@@ -1,4 +1,5 @@
 import asyncio
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -133,3 +134,11 @@ async def test_the_cursor_never_hides_half_a_number(token):
         numbers = rows(pane)[1].partition("mean")[0].replace("▼", " ").split()
         assert set(numbers) <= {str(t) for t in range(0, 40, 5)} and "5" in numbers
         assert ("10" in numbers) == (token not in (10, 11))
+
+
+@pytest.mark.parametrize("width", range(58, 67, 3))
+async def test_the_last_step_stands_apart_from_the_mean(width):
+    pane, whole = GenerationPane(), moment(N=2, prompt=36).snapshot.rows
+    shown = moment((whole - 1, 0, 0), N=2, prompt=36)
+    async with staged(pane, moment=shown, size=(width, 20)):
+        assert re.search(r"▼ +mean \(chance\)$", rows(pane)[1].rstrip())

@@ -152,13 +152,15 @@ def _triggers(model: str, found: TriggerTokens) -> Iterator[Table]:
             token.lift,
         )
         for one in chosen
-        for token in one.tokens[:2]
+        # By what they were found on: the largest of several estimates would be too large.
+        for token in sorted(one.tokens, key=lambda token: -token.hits / token.occurrences)[:2]
     )
     yield Table(
         title=f"{model}: two triggers of four experts of each layer",
         columns=("expert", "triggers", "token", "hits, documents", "lift"),
         rows=rows,
-        caption="all that were listed are in the JSON",
+        caption="those that go to it most often where they were found; all that were listed are in "
+        "the JSON",
     )
 
 

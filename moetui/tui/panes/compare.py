@@ -106,8 +106,9 @@ class ComparePane(LayerPane[ComparedContexts]):
         rows += [((text, paint.text),) for text in wrapped(verdict(view), width)]
         for text in notes(view):
             more = wrapped(text, width)
-            if len(rows) + len(more) > room:
-                break  # half a sentence says less than none
+            if len(rows) + len(more) > room:  # half a sentence says less than none
+                rows[-1] = ((fitted(f"{rows[-1][0][0]} …", width), rows[-1][0][1]),)
+                break
             rows += [((row, paint.muted),) for row in more]
         return rows[:room]
 
@@ -156,7 +157,7 @@ def _told(pair: LayerPair) -> list[tuple[str, bool]]:
         told.append((f"  {name}{'' if experts else ' none'}", True))
         for used in experts:
             weights = "→".join(f"{w:.2f}" for w in (used.a, used.b) if w is not None)
-            told.append((f" {used.expert} {weights}", False))
+            told.append((f" E{used.expert} {weights}", False))
     return told
 
 

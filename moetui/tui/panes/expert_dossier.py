@@ -33,13 +33,13 @@ class ExpertDossierPane(LinePane[ExpertDossier]):
         "Everything known of one expert, over documents of the bundled corpus. d (here) makes the "
         "dossier of the expert under the cursor: its share of tokens with a 95 % interval beside "
         "the uniform share; tokens that go to it more often than their documents foretell (lift, "
-        "found on calibration documents, judged on evaluation documents); what it writes, its "
-        "mean output through the model's own norm and head, beside that of the whole layer; its "
-        "partners, how often a token that uses it uses them too, beside random sets of equally "
-        "popular experts; and the rise of −ln p without it (nats a token), beside the same "
-        "without up to 20 random and 20 equally loaded experts. [—] is an interval that too few "
-        "documents leave open. Esc stops; what is found stays. PgUp and PgDn turn the page where "
-        "it is longer than the pane."
+        "found on calibration documents, judged on evaluation documents, the largest first); what "
+        "it writes, its mean output through the model's own norm and head, beside that of the "
+        "whole layer; its partners, how often a token that uses it uses them too, beside random "
+        "sets of equally popular experts; and the rise of −ln p without it (nats a token), beside "
+        "the same without up to 20 random and 20 equally loaded experts. [—] is an interval that "
+        "too few documents leave open. Esc stops; what is found stays, the loss on the documents "
+        "measured so far too. PgUp and PgDn turn the page where it is longer than the pane."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("pageup", "page(-1)", "page up", show=False),
@@ -196,12 +196,12 @@ class ExpertDossierPane(LinePane[ExpertDossier]):
         tokens = found.tokens if found is not None else ()
         tried = f"{view.triggers.token_ids:,} tokens"
         if found is None or not tokens:
-            return self._block("tokens", "lift", [], f"none of {tried} stands out")
+            return self._block("tokens", "", [], f"none of {tried} stands out")
         rows = [self._row(plain(one.token), _told(one.lift, _times)) for one in tokens]
         told = f"{found.discovered:,} of {tried} stand out"
         if any(one.lift.ci_low is None for one in tokens):
             told += f"; [—]: in fewer than {MIN_DOCUMENTS} documents"
-        return self._block("tokens", "lift", rows, told)
+        return self._block("tokens", "by lift ↓", rows, told)
 
     def _writes(self, view: ExpertDossier) -> list[Line]:
         """Tokens that it writes, beside the layer."""
@@ -228,7 +228,7 @@ class ExpertDossierPane(LinePane[ExpertDossier]):
             rows.append(self._row(f"E{one.expert}", told))
         if not rows:
             return self._block("partners", "", [], "the layer has no other expert")
-        told = f"of its {view.partners[0].together.n_tokens or 0:,} tokens"
+        told = f"by share over chance; of its {view.partners[0].together.n_tokens or 0:,} tokens"
         return self._block("partners", "share (chance)", rows, told)
 
     def _block(self, title: str, note: str, rows: Sequence[Line], below: str) -> list[Line]:

@@ -26,7 +26,7 @@ from moetui.tui.widgets.heat import ABSENT, Levels, bar_row
 from moetui.tui.widgets.lines import Line, line_width, spread, ticks
 
 _WIDEST = 3
-_MEANS = 13  # cells of a layer's mean and its chance
+_MEANS = 14  # cells of a layer's mean and its chance
 _WITH_MEANS = 56
 _TICK = 5
 # Up to so many tokens × layers a sequence is read anew for every token (0.04 s on a slow core);

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+
 from rich.cells import cell_len
 
 from moetui.suites.live import SuiteRun
@@ -29,9 +32,7 @@ def progress_lines(
         *(((row, paint.muted),) for row in wrapped(_what_next(run, going_on), room)),
         (),
     ]
-    ended = [line for result in run.ended for line in _ended(result, paint, room)]
-    left = max(height - len(head), 0)
-    return [*head[:height], *ended[max(len(ended) - left, 0) :]]
+    return [*head[:height], *_newest(run.ended, paint, room, max(height - len(head), 0))]
 
 
 def clock(seconds: float) -> str:
@@ -80,6 +81,31 @@ def _what_next(run: SuiteRun, going_on: bool) -> str:
     if going_on:
         return f"Esc or x stops; what is finished stays in {folder}"
     return f"What was finished is in {folder}: b starts again and goes on from there."
+
+
+def _newest(ended: Sequence[CellResult], paint: Styles, width: int, height: int) -> list[Line]:
+    """The analyses that have ended, the newest at the bottom; how many came before, and how they
+    ended, where not all fit."""
+    told = [_ended(result, paint, width) for result in ended]
+    if sum(map(len, told)) <= height:
+        return [line for lines in told for line in lines]
+    before = len(told) - 1
+    shown = _cut(told[before], height - 1 if before else height, paint)
+    while before and len(shown) + len(told[before - 1]) < height:
+        before -= 1
+        shown = [*told[before], *shown]
+    if not before:
+        return shown
+    counts: Counter[str] = Counter(result.status for result in ended[:before])
+    how = ", ".join(f"{counts[status]} {status}" for status in _MARKS if counts[status])
+    return [((fitted(f"… {how} before", width), paint.muted),), *shown][: max(height, 0)]
+
+
+def _cut(lines: list[Line], height: int, paint: Styles) -> list[Line]:
+    """What fits of them, with a sign where that is not all."""
+    if len(lines) <= height:
+        return lines
+    return [*lines[: max(height - 1, 1)], (("  …", paint.muted),)][: max(height, 0)]
 
 
 def _ended(result: CellResult, paint: Styles, width: int) -> list[Line]:

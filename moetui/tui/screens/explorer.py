@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 from textual import events, on
 from textual.app import ComposeResult, SystemCommand
 from textual.screen import Screen
-from textual.widgets import Footer, Input, Static
+from textual.widgets import Input, Static
 
 from moetui.settings import Settings
 from moetui.trace import Engine, Failure, Phase
+from moetui.tui.key_line import KeyLine
 from moetui.tui.keys import GROUPS, Group, bindings
-from moetui.tui.layout import GENERATION, ORDER, SUITES, too_small
+from moetui.tui.layout import GENERATION, ORDER, SUITES, TOKENS, too_small
 from moetui.tui.moment import OpenedResult
 from moetui.tui.panes.compare import ComparePane, kept_says
 from moetui.tui.panes.pane import Pane
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from moetui.model.inventory import FoundModel
 
 FRAMES_PER_SECOND = 30
-_FOOTER_WITH_SPACE = 90
 DEMO = "demo"
 
 
@@ -81,9 +81,9 @@ class ExplorerScreen(
         # What was opened without a model has not read the prompt that a model would start with.
         yield PromptBar(DEFAULT_PROMPT if self._model is not None else "")
         yield self.workspace.tokens
-        yield TabLine(self.workspace.titles)
+        yield TabLine(self.workspace.titles, ORDER.index(TOKENS) + 1)
         yield self.workspace
-        yield Footer(show_command_palette=False, compact=True)
+        yield KeyLine()
         yield Static("moetui needs a larger terminal: at least 60 × 16", id="too-small")
 
     def on_mount(self) -> None:
@@ -188,7 +188,6 @@ class ExplorerScreen(
         self.set_class(too_small(width, height), "-too-small")
         self.set_class(self.workspace.plan.framed, "-framed")
         self.set_class(self.workspace.plan.roomy, "-roomy")
-        self.query_one(Footer).compact = width < _FOOTER_WITH_SPACE
         self._stale = True
 
     def on_resize(self) -> None:
