@@ -81,7 +81,7 @@ QUICK: Mapping[str, Any] = {"control_documents": 20, "removed": [0.25], "random_
 FULL: Mapping[str, Any] = {
     "experts": 64,
     "seed_controls": 20,
-    "control_documents": 60,
+    "control_documents": 200,
     "removed": [0.0625, 0.125, 0.25, 0.375, 0.5],
     "random_merges": 20,
 }
