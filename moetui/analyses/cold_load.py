@@ -15,11 +15,14 @@ from moetui.analyses.routed import RoutedDocument
 from moetui.stats import (
     Coldness,
     ColdVerdicts,
+    DocumentStrata,
     ExpertLoad,
     Statistic,
     Threshold,
     cold_thresholds,
     document_intervals,
+    domain_strata,
+    mixed_rates,
 )
 from moetui.stats.cold import cold_experts as judge
 from moetui.trace import ModelInfo
@@ -126,7 +129,7 @@ def cold_load(documents: Sequence[RoutedDocument], info: ModelInfo, *, seed: int
         judge(found.counts[:, row, :E], found.tokens, k, domains=domains, seed=seed)
         for row, (E, k) in enumerate(zip(found.experts, found.top_k, strict=True))
     ]
-    under, entropy = _pooled(found, seed)
+    under, entropy = _pooled(found, domain_strata(domains), seed)
     return ColdLoad(
         n_documents=len(documents),
         n_tokens=int(found.tokens.sum()),
@@ -180,22 +183,23 @@ def _layer(layer: int, k: int, verdicts: ColdVerdicts) -> LayerColdness:
     )
 
 
-def _pooled(found: Loads, seed: int) -> tuple[tuple[Statistic, ...], Statistic]:
+def _pooled(
+    found: Loads, strata: DocumentStrata | None, seed: int
+) -> tuple[tuple[Statistic, ...], Statistic]:
     """Over all layers: the share of experts under each threshold, and the mean entropy."""
     layers = [
-        (found.counts[:, row, :E].astype(float), k, E)
+        (mixed_rates(found.counts[:, row, :E], found.tokens, strata), k, E)
         for row, (E, k) in enumerate(zip(found.experts, found.top_k, strict=True))
     ]
     total, size = sum(found.experts), int(found.tokens.sum())
 
     def estimate(weights: Array) -> Array:
-        tokens = (weights @ found.tokens)[:, None]
         rows = np.zeros((len(cold_thresholds(1, 2)) + 1, len(weights)))
-        for counts, k, E in layers:
-            hits = weights @ counts
+        for rates, k, E in layers:
+            shares = rates(weights).T
             for at, threshold in enumerate(cold_thresholds(k, E)):
-                rows[at] += (hits < threshold.share * tokens - 1e-9).sum(axis=1) / total
-            p = hits / hits.sum(axis=1, keepdims=True)
+                rows[at] += (shares < threshold.share - 1e-12).sum(axis=1) / total
+            p = shares / shares.sum(axis=1, keepdims=True)
             logs = np.log(p, out=np.zeros_like(p), where=p > 0)
             rows[-1] -= (p * logs).sum(axis=1) / max(np.log(E), 1e-9) / len(layers)
         return rows

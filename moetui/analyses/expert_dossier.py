@@ -27,7 +27,14 @@ from moetui.analyses.expert_removal import (
 )
 from moetui.analyses.routed import RoutedDocument
 from moetui.analyses.trigger_tokens import TriggerTokens, trigger_tokens
-from moetui.stats import Statistic, co_activation, document_intervals, joined, rate
+from moetui.stats import (
+    Statistic,
+    co_activation,
+    document_intervals,
+    domain_strata,
+    joined,
+    rate,
+)
 from moetui.stats.minimum import LOAD, warned
 from moetui.trace import Forward
 
@@ -83,7 +90,8 @@ class ExpertDossier(msgspec.Struct, frozen=True, kw_only=True, tag="expert_dossi
 
     top_k, num_experts: of the layer. corpus, calibration: the documents that it was judged on and
     those on which triggers and control experts were found, each cut to max_tokens.
-    load: f_e with the uniform share as `null_mean`; domains: the same by domain, highest first.
+    load: f_e with the uniform share as `null_mean`, limits as in `moetui.stats.cold_experts`;
+    domains: the same by domain, highest first.
     writes, partners: None where they cannot be known, the reason says why. partners: the highest
     of `together` over its null, then the lowest.
     causal: ΔNLL without it, beside the same without up to 20 random and 20 equally loaded experts
@@ -208,7 +216,8 @@ class _Dossier:
         """All but the loss."""
         request, half = self._request, self.evaluation
         hits, tokens = half.hits(), half.tokens()
-        load = rate(hits[:, request.expert], tokens, seed=request.seed)
+        strata = domain_strata([one.domain for one in half.documents])
+        load = rate(hits[:, request.expert], tokens, seed=request.seed, strata=strata)
         k = round(float(hits.sum() / tokens.sum()))
         writes, why_not_written = self._writes()
         partners, why_none = self._partners(hits)

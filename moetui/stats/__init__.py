@@ -59,6 +59,7 @@ from moetui.stats.permutation import (
 from moetui.stats.rate import binary_design_effect, design_effect, rate, wilson
 from moetui.stats.shuffle import movable_share, token_stratified_shuffle, within_document_shuffle
 from moetui.stats.statistic import APPROXIMATE, MIN_DOCUMENTS, Statistic, finite, joined
+from moetui.stats.strata import DocumentStrata, domain_strata, mixed_rates
 from moetui.stats.subsets import Subsets, fit_subsets
 
 __all__ = [
@@ -69,6 +70,7 @@ __all__ = [
     "ColdVerdicts",
     "Coldness",
     "DocumentGroups",
+    "DocumentStrata",
     "DomainInformation",
     "DomainTest",
     "EquivalenceTest",
@@ -100,6 +102,7 @@ __all__ = [
     "document_groups",
     "document_intervals",
     "domain_information",
+    "domain_strata",
     "domain_test",
     "equivalent",
     "expected_jaccard",
@@ -126,6 +129,7 @@ __all__ = [
     "marginal_preserving_null",
     "mcnemar",
     "mean_jaccard",
+    "mixed_rates",
     "movable_share",
     "mutual_information",
     "overlap_chance",

@@ -14,6 +14,7 @@ from moetui.stats.bootstrap import RESAMPLES, document_intervals
 from moetui.stats.minimum import LOAD, enough, warning
 from moetui.stats.rate import RULE_OF_THREE, binary_design_effect, most_plausible
 from moetui.stats.statistic import APPROXIMATE, MIN_DOCUMENTS, Statistic, finite, joined
+from moetui.stats.strata import DocumentStrata, domain_strata, mixed_rates
 
 Numbers = NDArray[np.float64]
 
@@ -110,7 +111,7 @@ def cold_experts(
     levels = tuple(cold_thresholds(k, E) if thresholds is None else thresholds)
     names = tuple(dict.fromkeys(domains or ()))
     of = np.array(list(domains or ()))
-    strata = _strata(of)
+    strata = domain_strata(domains or ())
     pooled = _limits(y, n, seed, resamples, strata)
     reason = _no_verdict(pooled)
     parts = [_limits(y[of == name], n[of == name], seed, resamples) for name in names]
@@ -175,35 +176,18 @@ def _check(counts: Numbers, tokens: Numbers, domains: Sequence[str] | None) -> N
         raise ValueError("domains name one domain for each document")
 
 
-def _strata(domains: NDArray[np.str_]) -> NDArray[np.intp] | None:
-    """[D], the number of each document's domain; None where one has too few to resample."""
-    names, of, sizes = np.unique(domains, return_inverse=True, return_counts=True)
-    return of if len(names) > 1 and sizes.min() >= MIN_DOCUMENTS else None
-
-
 def _limits(
     hits: Numbers,
     tokens: Numbers,
     seed: int,
     resamples: int,
-    strata: NDArray[np.intp] | None = None,
+    strata: DocumentStrata | None = None,
 ) -> _Limits:
     """Bootstrap over documents, all experts at once; the rule of three where there is no hit, and
-    its mirror image where every token is one: there no resample shows any variation. strata: [D],
-    groups that count as much in every resample as they do in the sample (a poststratified rate)."""
+    its mirror image where every token is one: there no resample shows any variation. strata: see
+    `mixed_rates`."""
     D, _ = hits.shape
-    of = np.zeros(D, np.intp) if strata is None else strata
-    groups = [np.flatnonzero(of == group) for group in range(int(of.max()) + 1)]
-    parts = [tokens[rows].sum() / tokens.sum() for rows in groups]
-
-    def shares(weights: Numbers) -> Numbers:
-        found: Numbers = np.zeros((hits.shape[1], len(weights)))
-        for rows, part in zip(groups, parts, strict=True):
-            w = weights[:, rows]
-            with np.errstate(invalid="ignore", divide="ignore"):
-                found += part * ((w @ hits[rows]) / (w @ tokens[rows])[:, None]).T
-        return found
-
+    shares = mixed_rates(hits, tokens, strata)
     found = document_intervals(shares, D, seed=seed, resamples=resamples)
     low, high, caveats = found.low.copy(), found.high.copy(), found.caveats.astype("<U160")
     effective = tokens.sum() / _design_effects(hits, tokens, strata)
@@ -218,7 +202,7 @@ def _limits(
     return _Limits(found.value, low, high, plausible, effective, caveats, int(tokens.sum()), D)
 
 
-def _design_effects(hits: Numbers, tokens: Numbers, strata: NDArray[np.intp] | None) -> Numbers:
+def _design_effects(hits: Numbers, tokens: Numbers, strata: DocumentStrata | None) -> Numbers:
     """[E] from [D, E]; experts without hits or misses get the median of the others."""
     total = hits.sum(axis=0)
     effects = np.full(hits.shape[1], np.nan)

@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import gammaincinv, ndtri
 
-from moetui.stats.bootstrap import LEVEL, RESAMPLES, document_intervals, ratio_of_sums
+from moetui.stats.bootstrap import LEVEL, RESAMPLES, document_intervals
 from moetui.stats.statistic import MIN_DOCUMENTS, Statistic, joined
+from moetui.stats.strata import DocumentStrata, mixed_rates
 
 # −ln 0.05, rounded as usual: zero hits in n independent trials leave rates up to 3/n plausible.
 RULE_OF_THREE = 3.0
@@ -20,13 +21,15 @@ def rate(
     seed: int,
     resamples: int = RESAMPLES,
     design_effect: float | None = None,
+    strata: DocumentStrata | None = None,
 ) -> Statistic:
     """Σ hits / Σ tokens over documents, with an interval over documents.
 
     hits, tokens: [D] per document, hits ≤ tokens. `design_effect` is taken from the data; give
     one (from comparable rates) where there are no hits, since then the data hold none: without
     it every document counts as one token. Zero hits: upper limit 3 / n_effective, lower limit 0;
-    all hits: the mirror image. Raises ValueError where hits or tokens are impossible.
+    all hits: the mirror image. strata: [D], whose shares of the tokens are taken as given (see
+    `domain_strata`). Raises ValueError where hits or tokens are impossible.
     """
     y, n = np.asarray(hits, float), np.asarray(tokens, float)
     if y.shape != n.shape or y.ndim != 1 or not len(y) or (y < 0).any() or (y > n).any():
@@ -34,8 +37,9 @@ def rate(
     size, documents = int(n.sum()), len(n)
     if not size:
         return Statistic(n_tokens=0, n_documents=documents, seed=seed, caveat="no tokens")
-    found = document_intervals(ratio_of_sums(y, n), documents, seed=seed, resamples=resamples)
-    measured = binary_design_effect(y, n)
+    mixed = mixed_rates(y, n, strata)
+    found = document_intervals(mixed, documents, seed=seed, resamples=resamples)
+    measured = binary_design_effect(y, n, strata)
     effect = design_effect if design_effect is not None else measured
     if y.sum() not in (0, size) or documents < MIN_DOCUMENTS:
         effective = None if effect is None else size / effect
@@ -79,7 +83,7 @@ def most_plausible(share: ArrayLike, effective: ArrayLike) -> NDArray[np.float64
 
 
 def binary_design_effect(
-    hits: ArrayLike, tokens: ArrayLike, strata: ArrayLike | None = None
+    hits: ArrayLike, tokens: ArrayLike, strata: DocumentStrata | None = None
 ) -> float | None:
     """How much wider the variance of a rate is than for independent tokens; at least 1.
 
@@ -89,7 +93,7 @@ def binary_design_effect(
     """
     y, n = np.asarray(hits, float), np.asarray(tokens, float)
     r = y.sum() / n.sum()
-    of = np.zeros(len(y), np.intp) if strata is None else np.asarray(strata, np.intp)
+    of = np.zeros(len(y), np.intp) if strata is None else strata
     rates = np.bincount(of, y) / np.bincount(of, n)
     return design_effect(y - rates[of] * n, n.sum(), r * (1 - r) * n.sum(), strata=len(rates))
 
