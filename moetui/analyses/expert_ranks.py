@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from moetui.analyses.ablation import few_draws
 from moetui.stats import Statistic, document_intervals, joined, permutation_p, ratio_of_sums
 from moetui.stats.minimum import PREDICTION, warned
 
@@ -160,6 +161,10 @@ def _judged(
             null_low=float(low),
             null_high=float(high),
             p=permutation_p(found.value, null),
-            caveat=joined(found.caveat, f"null: features exchanged {exchange}, {len(null)} draws"),
+            caveat=joined(
+                found.caveat,
+                f"null: features exchanged {exchange}, {len(null)} draws",
+                few_draws(len(null)),
+            ),
         )
     return warned(found, PREDICTION, documents=int(used.sum()), tokens=tokens)
