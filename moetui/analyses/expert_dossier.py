@@ -270,7 +270,8 @@ class _Dossier:
         )
 
     def in_any_order(self) -> list[RoutedDocument]:
-        """The evaluation documents shuffled: wherever it is stopped, all domains are among them."""
+        """The evaluation documents shuffled: those measured when it is stopped are drawn at random
+        from all domains."""
         rng = np.random.default_rng(self._request.seed)
         documents = self.evaluation.documents
         return [documents[at] for at in rng.permutation(len(documents))]

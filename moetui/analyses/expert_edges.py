@@ -32,7 +32,7 @@ from moetui.stats.minimum import LAYER_INFORMATION, enough, warning
 
 Beaten = Literal["all three", "both", "within documents", "among equal tokens"]
 
-# So many edges are listed, the strongest; all are counted.
+# So many edges are listed, those first on which verdicts rest; all are counted.
 LISTED = 200
 
 DEFINITION = (
@@ -115,10 +115,10 @@ class ExpertEdges(msgspec.Struct, frozen=True, kw_only=True, tag="expert_edges")
     beat: beyond_both, of within documents and among equal tokens, each by itself; of these
     beyond_together, also among equal tokens of a document; only_documents, only_tokens.
     movable_tokens, movable_together: share of evaluation tokens that the shuffle among equal
-    tokens, and that among those of a document, can move. edges: at most 200, those that stand out
-    most from equal tokens first. paths: of the edges beyond_together. information: over all pairs
-    of layers.
-    reason: why no verdict may rest on this. warnings: sizes below the minimum.
+    tokens, and that among those of a document, can move. edges: at most 200, those beyond_together
+    before the others, of each those that stand out most from equal tokens first. paths: of the
+    edges beyond_together. information: over all pairs of layers. reason: why no verdict may rest
+    on this. warnings: sizes below the minimum.
     """
 
     definition: str
@@ -170,7 +170,7 @@ def expert_edges(
             lift=lift, level=level, permutations=permutations, seed=seed, step=step,
         )  # fmt: skip
     beats = first.beats(lift, level).and_in(second.beats(lift, level))
-    order = _strongest(second, beats.documents | beats.tokens)
+    order = _ordered(second, beats)
     edges = _edges(first, second, beats, order[:LISTED], pairs, layers, seed)
     information = [layer_information(first.half, second.half, [pair], seed=seed) for pair in pairs]
     tested = testable(first.found) & testable(second.found)
@@ -230,11 +230,12 @@ def expert_edges(
     )
 
 
-def _strongest(judged: Judged, edges: Flags) -> list[tuple[int, int, int]]:
-    """The cells of `edges`, those that stand out most from equal tokens first."""
-    ratio = judged.over_tokens
+def _ordered(judged: Judged, beats: Beats) -> list[tuple[int, int, int]]:
+    """All edges: those that beat all three shuffles, then the others, of each those that stand out
+    most from equal tokens first."""
+    ratio, edges = judged.over_tokens, beats.documents | beats.tokens
     cells = [(int(p), int(i), int(j)) for p, i, j in np.argwhere(edges)]
-    return sorted(cells, key=lambda cell: (-ratio[cell], cell))
+    return sorted(cells, key=lambda cell: (not beats.together[cell], -ratio[cell], cell))
 
 
 def _edges(

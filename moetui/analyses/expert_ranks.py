@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from moetui.analyses.ablation import few_draws
 from moetui.stats import Statistic, document_intervals, joined, permutation_p, ratio_of_sums
 from moetui.stats.minimum import PREDICTION, warned
 
@@ -154,12 +155,13 @@ def _judged(
     found = document_intervals(ratio, int(used.sum()), seed=seed).statistic(n_tokens=tokens)
     if null is not None and len(null) and found.value is not None:
         low, high = np.quantile(null, [0.025, 0.975])
+        draws = few_draws(len(null)) or f"{len(null)} draws"
         found = msgspec.structs.replace(
             found,
             null_mean=float(null.mean()),
             null_low=float(low),
             null_high=float(high),
             p=permutation_p(found.value, null),
-            caveat=joined(found.caveat, f"null: features exchanged {exchange}, {len(null)} draws"),
+            caveat=joined(found.caveat, f"null: features exchanged {exchange}, {draws}"),
         )
     return warned(found, PREDICTION, documents=int(used.sum()), tokens=tokens)

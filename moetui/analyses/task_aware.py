@@ -103,8 +103,8 @@ class TaskAware(msgspec.Struct, frozen=True, kw_only=True, tag="task_aware"):
     of the probe, in units of a feature's variance. coverage: share of the judged tokens whose
     identity the table knows; movable: that have an equal among them to change streams with.
     fit_corpus, corpus: where the documents are from that the predictors were fitted to and judged
-    on. gate_missing: why the routers could not be asked, None where they were. plan: what caches
-    of expert weights would do.
+    on. shuffles: draws of each null. gate_missing: why the routers could not be asked, None where
+    they were. plan: what caches of expert weights would do.
     """
 
     definition: str
@@ -123,6 +123,7 @@ class TaskAware(msgspec.Struct, frozen=True, kw_only=True, tag="task_aware"):
     tokens: int
     coverage: float
     movable: float
+    shuffles: int
     gate_missing: str | None
     plan: OffloadPlan | None = None
 
@@ -182,6 +183,7 @@ def task_aware(
         tokens=tokens,
         coverage=float(np.isin(work.asked_ids, work.known_ids).mean()),
         movable=movable_share(work.asked_ids),
+        shuffles=shuffles,
         gate_missing=gate_missing,
     )
     return result, Foretold(

@@ -10,6 +10,7 @@ import msgspec
 from moetui.errors import UsageError
 from moetui.suites.results import SCHEMA_VERSION, SuiteResult
 
+_MADE_OTHERWISE = "it was changed, or written by another moetui: run the suite again"
 _AGAIN = "results are written by `moetui batch SUITE`, traces by `moetui trace -o NAME.moetrace`"
 
 
@@ -32,7 +33,7 @@ def open_result(path: Path) -> SuiteResult:
     try:
         return msgspec.json.decode(raw, type=SuiteResult)
     except (msgspec.ValidationError, ValueError) as error:
-        raise ResultFileError(f"{path} is no valid result: {error}", _AGAIN) from error
+        raise ResultFileError(f"{path} is no valid result: {error}", _MADE_OTHERWISE) from error
 
 
 def read_start(path: Path, size: int = 64) -> bytes:

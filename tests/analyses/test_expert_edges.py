@@ -118,6 +118,14 @@ def test_an_edge_beyond_token_and_document_is_found_beside_what_they_bring_about
     assert edge.evaluation.over_together > 1.3
 
 
+def test_edges_beyond_token_and_document_are_listed_before_others(monkeypatch):
+    lifts = [e.evaluation.over_tokens for e in edges(coupled_beside, lift=1.2).edges]
+    assert lifts[0] < max(lifts)  # others stand out more from equal tokens
+    monkeypatch.setattr("moetui.analyses.expert_edges.LISTED", 1)
+    (edge,) = edges.__wrapped__(coupled_beside, lift=1.2).edges
+    assert edge.beaten == "all three"
+
+
 def test_the_third_shuffle_compares_tokens_that_a_document_has_twice():
     found = edges(coupled, tokens=20, vocabulary=16, n=80)
     edge = next(e for e in found.edges if e.source_layer == 1)

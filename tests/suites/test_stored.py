@@ -69,8 +69,9 @@ def test_a_field_that_does_not_fit_is_named(tmp_path: Path) -> None:
         open_result(path)
     del document["measures"][0]["statistic"]
     path.write_text(json.dumps(document))
-    with pytest.raises(ResultFileError, match="statistic"):
+    with pytest.raises(ResultFileError, match="statistic") as caught:
         open_result(path)
+    assert "written by another moetui: run the suite again" in caught.value.hint
 
 
 def test_what_moetui_writes_beside_results_is_called_by_its_name(tmp_path: Path) -> None:

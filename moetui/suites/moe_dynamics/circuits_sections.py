@@ -146,8 +146,8 @@ def _listed(model: str, one: ExpertEdges) -> Table:
         for e in one.edges[:EDGES]
     )  # fmt: skip
     return Table(
-        title=f"{model}: the first {len(rows)} of {total} edges, those that stand out most from "
-        "equal tokens",
+        title=f"{model}: the first {len(rows)} of {total} edges, those that beat all three "
+        "shuffles before others, of each those that stand out most from equal tokens",
         columns=(
             "edge", "beats", "lift", "PMI, nats", "G²", "over equal tokens",
             "over equal tokens of a document", "lift, calibration", "most in", "lift in there",

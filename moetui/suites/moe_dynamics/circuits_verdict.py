@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from moetui.analyses.causal_edges import CausalEdges
-from moetui.analyses.expert_edges import ExpertEdges
+from moetui.analyses.causal_edges import CausalEdge, CausalEdges
+from moetui.analyses.expert_edges import Edge, ExpertEdges
 from moetui.analyses.seed_circuits import COVERAGE, SeedCircuits
 from moetui.stats import Statistic
 from moetui.suites.results import CellResult, Measure, Verdict, Verdicts
@@ -25,8 +25,9 @@ SEED_RULE = (
 )
 CORRECTED_RULE = (
     "by the edges of each model: circuits where some beat all three shuffles in both halves of the "
-    "documents, two or more of them make a path, and at least half of those put to the test are "
-    "causal; causal edges where fewer are; correlated where none is (or none could be tested); "
+    "documents, two or more of them make a path, and of them at least half of those put to the "
+    "test are causal; causal edges where some are, but fewer or without a path; correlated where "
+    "none is (or none could be tested); "
     "token and document where edges beat the shuffles within documents and among equal tokens, "
     "but none also that among equal tokens of a document; token identity where edges beat the "
     "shuffle within documents, but none also that among equal tokens; none where no edge does. "
@@ -35,13 +36,15 @@ CORRECTED_RULE = (
 WORDS = {
     "circuits": "experts form paths of edges that token and document together do not explain, and "
     "silencing sources lowers the choice of their targets",
-    "causal edges": "some edges are causal, most of those tested are not",
+    "causal edges": "some edges beyond token and document together are causal, but most of those "
+    "tested are not, or they form no path",
     "correlated": "experts of different layers go together beyond what token and document together "
-    "explain, but no edge was shown to be causal",
+    "explain, but none of these edges was shown to be causal",
     "token and document": "experts of different layers go together beyond what token or document "
     "alone explains, but were not shown to do so beyond what both explain together",
-    "token identity": "experts of different layers go together no more than equal tokens explain",
-    "none": "experts of different layers do not go together beyond chance",
+    "token identity": "experts of different layers go together, but were not shown to do so beyond "
+    "what equal tokens explain",
+    "none": "experts of different layers do not go together beyond what their documents prefer",
     "mixed": "the models differ",
 }
 
@@ -69,11 +72,30 @@ def outcome(edges: ExpertEdges, causes: CausalEdges | None) -> str:
         return "token identity" if edges.only_documents else "none"
     if not edges.beyond_together.value:
         return "token and document"
-    tested = [e for e in causes.edges if e.verdict != INCONCLUSIVE] if causes else []
-    causal = sum(edge.verdict == "causal" for edge in tested)
+    tested = _beyond_together(edges, _tested(causes))
+    causal = _causal(tested)
     if not causal:
         return "correlated"
     return "circuits" if 2 * causal >= len(tested) and edges.paths.paths else "causal edges"
+
+
+def _tested(causes: CausalEdges | None) -> list[CausalEdge]:
+    """Edges put to the test, with an answer."""
+    return [e for e in causes.edges if e.verdict != INCONCLUSIVE] if causes else []
+
+
+def _beyond_together(edges: ExpertEdges, tested: Sequence[CausalEdge]) -> list[CausalEdge]:
+    """Those of them that beat all three shuffles: where these are few, others are tested too."""
+    strong = {_key(edge) for edge in edges.edges if edge.beaten == "all three"}
+    return [edge for edge in tested if _key(edge) in strong]
+
+
+def _key(edge: Edge | CausalEdge) -> tuple[int, int, int, int]:
+    return edge.source_layer, edge.source, edge.target_layer, edge.target
+
+
+def _causal(tested: Sequence[CausalEdge]) -> int:
+    return sum(edge.verdict == "causal" for edge in tested)
 
 
 def _of(model: str, cell: CellResult) -> Iterator[Measure]:
@@ -173,10 +195,12 @@ def _numbers(edges: ExpertEdges, causes: CausalEdges | None) -> str:
     if longest.value:
         chance = "" if longest.p is None else f", p {probability(longest.p)} against random edges"
         told.append(f"longest path {longest.value:.0f} edges{chance}")
-    tested = [e for e in causes.edges if e.verdict != INCONCLUSIVE] if causes else []
+    tested = _tested(causes)
+    strong = _beyond_together(edges, tested)
     if tested:
-        causal = sum(edge.verdict == "causal" for edge in tested)
-        told.append(f"{causal} of {len(tested)} tested are causal")
+        told.append(f"{_causal(tested)} of {len(tested)} tested are causal")
+        if len(strong) < len(tested):
+            told.append(f"{_causal(strong)} of {len(strong)} of those beyond token and document")
     else:
         told.append(f"cause not tested: {causes.reason if causes else 'no passes were made'}")
     return ", ".join(told)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from moetui.analyses.ablation import few_draws
 from moetui.analyses.offload import LRU, OffloadPlan, OffloadRow
 from moetui.analyses.seed_prediction import SeedPrediction, SeedTask
 from moetui.analyses.task_aware import (
@@ -40,7 +41,8 @@ CORRECTED_RULE = (
     f"it) prefetching what both foretell also has a hit rate more than {MARGIN:g} above that of "
     "LRU, alone and with what the token foretells prefetched (by a probe of equal tokens); "
     f"{FORETELLS!r} if it has not; else {NO_BETTER!r}. Inconclusive below a tenth of "
-    f"{PREDICTION}, without an interval, or without the null"
+    f"{PREDICTION}, without an interval, without the null, or with too few draws of it to reach "
+    "that p"
 )
 WHY = (
     "The published scores are of a map fitted to the very prompts that it is scored on, with more "
@@ -210,7 +212,10 @@ def _insufficient(found: TaskAware | None, cells: Sequence[CellResult]) -> str |
     without = next((g.caveat or "no interval" for g in gains if limits(g) is None), None)
     if without is not None:
         return without
-    return "no null was drawn (shuffles=0)" if any(g.p is None for g in gains) else None
+    if any(g.p is None for g in gains):
+        return "no null was drawn (shuffles=0)"
+    few = few_draws(found.shuffles)
+    return None if few is None else f"{few} (shuffles={found.shuffles})"
 
 
 def _sizes(found: TaskAware, predictor: str) -> tuple[RecallAt, ...]:

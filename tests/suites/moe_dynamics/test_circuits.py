@@ -57,7 +57,7 @@ def test_defaults_are_the_seeds():
 def test_what_tokens_determine_is_called_token_identity(by_token):
     (found,) = by_token.verdicts
     assert found.corrected.outcome == "token identity"
-    assert "no more than equal tokens explain" in found.corrected.statement
+    assert "not shown to do so beyond what equal tokens explain" in found.corrected.statement
     (edges,) = results_of(by_token, "fake", ExpertEdges)
     assert edges.only_documents > 0 and edges.beyond_both.value == 0
     assert {edge.beaten for edge in edges.edges} == {"within documents"}
@@ -69,6 +69,32 @@ def test_edges_beyond_token_and_document_each_by_itself_are_called_token_and_doc
     assert outcome(apart, None) == "token and document"
     beyond = msgspec.structs.replace(apart, beyond_together=Statistic(value=1.0))
     assert outcome(beyond, None) == "correlated"
+
+
+def test_causes_count_of_edges_beyond_token_and_document_alone(by_token):
+    (edges,) = results_of(by_token, "fake", ExpertEdges)
+    (causes,) = results_of(by_token, "fake", CausalEdges)
+    tried, other = causes.edges
+    replace = msgspec.structs.replace
+    causes = replace(
+        causes, edges=(replace(tried, verdict="causal"), replace(other, verdict="not causal"))
+    )
+
+    def beaten_by(one):
+        """All three shuffles beaten by the edge that is `one`, and by no other that was tried."""
+        key = (one.source_layer, one.source, one.target_layer, one.target)
+        told = (
+            replace(e, beaten="all three")
+            if (e.source_layer, e.source, e.target_layer, e.target) == key
+            else e
+            for e in edges.edges
+        )
+        some = Statistic(value=1.0)
+        return replace(edges, edges=tuple(told), beyond_both=some, beyond_together=some)
+
+    # One edge makes no path.
+    assert outcome(beaten_by(tried), causes) == "causal edges"
+    assert outcome(beaten_by(other), causes) == "correlated"
 
 
 def test_the_seeds_rule_calls_the_same_strong_structure(by_token):

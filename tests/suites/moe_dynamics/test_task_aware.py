@@ -32,7 +32,7 @@ SMALL = {
     "calibration_documents": 24,
     "tokens": 24,
     "probe_layer": 5,
-    "shuffles": 2,
+    "shuffles": 19,
     "cache_documents": 20,
     "cache_shares": [0.25, 0.5],
 }
@@ -146,6 +146,15 @@ def test_a_probe_after_all_routers_and_a_dense_model_are_inconclusive_with_the_r
     for one in (late, dense):
         assert {one.verdicts[0].seed.outcome, one.verdicts[0].corrected.outcome} == {INCONCLUSIVE}
     assert "dense model" in dense.verdicts[0].corrected.statement
+
+
+def test_a_null_of_few_draws_is_inconclusive_and_says_so():
+    few = run_suite("task_aware", models=["demo"], parameters={**SMALL, "shuffles": 18})
+    verdict = few.verdicts[0].corrected
+    assert verdict.outcome == INCONCLUSIVE
+    assert "18 draws: p cannot be below 0.053 (shuffles=18)" in verdict.statement
+    one = found(few, TaskAware).mean.predictors[0].sizes[0].recall
+    assert "18 draws: p cannot be below 0.053" in one.caveat
 
 
 def test_the_plans_are_as_large_as_they_say():
