@@ -133,7 +133,8 @@ class AttentionRouting(msgspec.Struct, frozen=True, kw_only=True, tag="attention
     random. fit_corpus, corpus: where the documents are from that the predictors were fitted to and
     judged on; fit_documents, documents: how many; sampled: at most so many tokens of each.
     coverage: share of the judged tokens whose identity the table knows; movable: that have an equal
-    among them to change features with. missing: predictor → why it is not there.
+    among them to change features with. shuffles: draws of each null. missing: predictor → why it is
+    not there.
     """
 
     definition: str
@@ -151,6 +152,7 @@ class AttentionRouting(msgspec.Struct, frozen=True, kw_only=True, tag="attention
     sampled: int
     coverage: float
     movable: float
+    shuffles: int
     missing: dict[str, str]
 
 
@@ -226,6 +228,7 @@ def attention_routing(
         sampled=sampled,
         coverage=float(np.isin(_joined(judge, "ids"), _joined(fit, "ids")).mean()),
         movable=movable_share(_joined(judge, "ids")),
+        shuffles=shuffles,
         missing=missing,
     )
 

@@ -123,13 +123,14 @@ def beyond_equals(
 ) -> Statistic | None:
     """recall@m less what features and table together (`beside`) recall where the features are
     exchanged among equal tokens, paired by document: what goes beyond the token, however the
-    features carry it. The null keeps that as it is, and is of `found` so exchanged. None without
-    draws."""
+    features carry it. The null keeps that as it is, and is of `found` so exchanged, where it has
+    features. None without draws."""
     baseline, n = of_equals(beside), np.asarray(totals, float)
-    if baseline is None or found.equal is None:
+    if baseline is None:
         return None
-    draws, own = found.equal[:, :, size].sum(axis=1), baseline.hits[:, size]
-    null = (draws - own.sum()) / n.sum() if n.sum() else None
+    own, null = baseline.hits[:, size], None
+    if found.equal is not None and n.sum():
+        null = (found.equal[:, :, size].sum(axis=1) - own.sum()) / n.sum()
     return _judged(found.hits[:, size] - own, n, null, seed, tokens, "among equal tokens")
 
 

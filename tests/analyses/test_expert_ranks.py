@@ -92,6 +92,9 @@ def test_what_goes_beyond_equal_tokens_is_paired_with_the_mean_of_the_draws():
     alone = Hits(hits=hits, equal=np.stack([hits] * 3))
     other = beyond_equals(alone, both, totals, 0, seed=0, tokens=250)
     assert other.value == found.value and other.p == 1
+    # What has no features to exchange is compared all the same.
+    plain = beyond_equals(Hits(hits=hits), both, totals, 0, seed=0, tokens=250)
+    assert plain.value == found.value and plain.p is None
     # Features that stay as they are under every exchange are worth nothing beyond it.
     same = Hits(hits=hits, equal=np.stack([hits] * 3))
     nothing = beyond_equals(same, same, totals, 0, seed=0, tokens=250)

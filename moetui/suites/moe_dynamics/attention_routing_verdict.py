@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from moetui.analyses.ablation import few_draws
 from moetui.analyses.attention_routing import (
     POPULARITY,
     TOKEN,
@@ -39,8 +40,8 @@ CORRECTED_RULE = (
     f"else {ADDS!r} if together with the table it recalls at least {MARGIN:g} more "
     "than with features exchanged among equal tokens and than an exchange within documents leaves "
     f"of the addition (interval above both, p ≤ 0.05); {NOTHING!r} if wholly below that; else "
-    f"{UNCLEAR!r}. Inconclusive below a tenth of {PREDICTION}, without an interval, or without the "
-    "nulls"
+    f"{UNCLEAR!r}. Inconclusive below a tenth of {PREDICTION}, without an interval, without the "
+    "nulls, or with too few draws of them to reach that p"
 )
 WHY = (
     "The published accuracy is of a map scored on the few prompts that it was fitted to, its "
@@ -232,7 +233,10 @@ def _insufficient(
     beyond = _of(found, OUTPUT).added_beyond
     if beyond is None:
         return "no null was drawn (shuffles=0)"
-    return None if limits(beyond) is not None else beyond.caveat or "no interval"
+    if limits(beyond) is None:
+        return beyond.caveat or "no interval"
+    few = few_draws(found.shuffles)
+    return None if few is None else f"{few} (shuffles={found.shuffles})"
 
 
 LEAST_FIT = 10

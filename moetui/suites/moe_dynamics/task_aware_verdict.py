@@ -22,10 +22,11 @@ from moetui.suites.moe_dynamics.telling import DIFFER, INCONCLUSIVE, agreed, exp
 from moetui.suites.results import CellResult, Measure, Verdict, Verdicts
 
 SEED_ACCURACY, SEED_FETCHED = 0.90, 0.50
-PAYS, FORETELLS, NO_BETTER = (
+PAYS, FORETELLS, NO_BETTER, UNCLEAR = (
     "prefetch pays",
     "foretells, and saves no more than what is free",
     "no better than what is free",
+    "unclear",
 )
 SEED_RULE = (
     "prefetch viable if in every model one of the foretold experts is among the used ones for more "
@@ -40,7 +41,8 @@ CORRECTED_RULE = (
     f"equal tokens; {PAYS!r} if with half of the experts in memory (the capacity nearest to "
     f"it) prefetching what both foretell also has a hit rate more than {MARGIN:g} above that of "
     "LRU, alone and with what the token foretells prefetched (by a probe of equal tokens); "
-    f"{FORETELLS!r} if it has not; else {NO_BETTER!r}. Inconclusive below a tenth of "
+    f"{FORETELLS!r} if it has not; {NO_BETTER!r} where a gain lies wholly below {MARGIN:g}; else "
+    f"{UNCLEAR!r}. Inconclusive below a tenth of "
     f"{PREDICTION}, without an interval, without the null, or with too few draws of it to reach "
     "that p"
 )
@@ -179,17 +181,21 @@ def _judged(cells: Sequence[CellResult]) -> Verdict:
 def corrected_outcome(found: TaskAware) -> str:
     """The rule; all gains have intervals, those of the probe a null."""
     gains = [one.gain for one in _at_k(found, BESIDE).gains]
-    lowest = [ends[0] for g in gains if (ends := limits(g)) is not None]
-    if (
-        len(lowest) < len(gains)
-        or min(lowest) <= MARGIN
-        or any(g.p is None or g.p > 0.05 for g in gains)
-    ):
+    ends = _all_limits(gains)
+    if len(ends) < len(gains):
+        return INCONCLUSIVE
+    if min(high for _, high in ends) < MARGIN:
         return NO_BETTER
+    if min(low for low, _ in ends) <= MARGIN or any(g.p is None or g.p > 0.05 for g in gains):
+        return UNCLEAR
     row = _prefetching(found.plan)
-    over = [] if row is None else [row.over_lru, row.over_token]
-    gained = [ends[0] for one in over if one is not None and (ends := limits(one)) is not None]
-    return PAYS if len(gained) == 2 and min(gained) > MARGIN else FORETELLS
+    saved = [] if row is None else _all_limits([row.over_lru, row.over_token])
+    return PAYS if len(saved) == 2 and min(low for low, _ in saved) > MARGIN else FORETELLS
+
+
+def _all_limits(some: Sequence[Statistic | None]) -> list[tuple[float, float]]:
+    """The intervals of those that have one."""
+    return [ends for one in some if one is not None and (ends := limits(one)) is not None]
 
 
 def _prefetching(plan: OffloadPlan | None) -> OffloadRow | None:

@@ -25,7 +25,7 @@ SMALL = {
     "tokens": 24,
     "layers": ["mid"],
     "sampled_tokens": 12,
-    "shuffles": 3,
+    "shuffles": 19,  # the fewest that a p of 0.05 can come of
 }
 
 
@@ -137,6 +137,9 @@ def test_a_dense_model_and_a_run_without_null_are_inconclusive_with_the_reason()
     few = {**SMALL, "documents": 8, "shuffles": 0}
     small = run_suite("attention_routing", models=["demo"], parameters=few).verdicts[0].corrected
     assert small.outcome == INCONCLUSIVE and "below a tenth of the minimum" in small.statement
+    short = run_suite("attention_routing", models=["demo"], parameters={**SMALL, "shuffles": 3})
+    told = short.verdicts[0].corrected
+    assert told.outcome == INCONCLUSIVE and "3 draws: p cannot be below 0.25" in told.statement
 
 
 def test_the_plans_are_as_large_as_they_say():

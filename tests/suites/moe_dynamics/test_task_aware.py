@@ -21,6 +21,7 @@ from moetui.suites.moe_dynamics.task_aware_verdict import (
     INCONCLUSIVE,
     NO_BETTER,
     PAYS,
+    UNCLEAR,
     corrected_outcome,
     half_of,
 )
@@ -182,7 +183,8 @@ def test_the_plan_is_collected_with_the_other_plans(result):
         ((0.02, 0.03), (0.05, 0.02), PAYS),
         ((0.02, 0.03), (0.05, 0.005), FORETELLS),
         ((0.02, 0.03), (0.005, 0.05), FORETELLS),
-        ((0.005, 0.03), (0.05, 0.05), NO_BETTER),
+        ((0.005, 0.03), (0.05, 0.05), UNCLEAR),
+        ((-0.02, 0.03), (0.05, 0.05), NO_BETTER),
         ((0.02, -0.1), (0.05, 0.05), NO_BETTER),
     ],
 )
