@@ -31,6 +31,7 @@ from moetui.analyses.expert_ranks import (
     together,
 )
 from moetui.analyses.one_thread import one_thread
+from moetui.analyses.repeated_tokens import Repeated
 from moetui.analyses.ridge import Predictor, Sample
 from moetui.analyses.token_table import TokenTable
 from moetui.stats import Statistic, movable_share
@@ -62,7 +63,10 @@ GAIN = (
     "features are exchanged among all tokens of one id, in both halves, and fitted anew, which "
     "leaves them whatever they tell of the token; beyond these: the gain of the features alone, or "
     "with the table, over that, beside what the exchanged ones gain. At layer 0 the stream before "
-    "is the token's embedding, and tells nothing beyond it"
+    "is the token's embedding, and tells nothing beyond it. Beyond token and document: of tokens "
+    "that a document has twice, recall@k of features and table together less that where their "
+    "predictions change places among equal tokens of the document, which is 0 wherever experts "
+    "follow from the two, however they do"
 )
 NULL = (
     "null: features exchanged among the tokens of each document, in both halves, and fitted anew; "
@@ -104,9 +108,10 @@ class Predicted(msgspec.Struct, frozen=True, kw_only=True):
     predictor: name. recall: recall@k. gain: over token identity; added: to token identity, by
     predictor and table together. equal_tokens: recall@k of these two where features are exchanged
     among equal tokens; gain_beyond, added_beyond: recall@k of the predictor, and of predictor and
-    table, less that. All None for the baselines, the last three without draws. penalty: of the
-    ridge regression, in units of a feature's variance; None over several layers and for the
-    baselines.
+    table, less that. beyond_both: of the two together, beyond token and document, by tokens that a
+    document has twice. All None for the baselines, those of exchanged features without draws.
+    penalty: of the ridge regression, in units of a feature's variance; None over several layers
+    and for the baselines.
     """
 
     predictor: str
@@ -116,6 +121,7 @@ class Predicted(msgspec.Struct, frozen=True, kw_only=True):
     equal_tokens: Statistic | None = None
     gain_beyond: Statistic | None = None
     added_beyond: Statistic | None = None
+    beyond_both: Statistic | None = None
     penalty: float | None = None
 
 
@@ -208,12 +214,16 @@ def attention_routing(
     tokens = sum(len(one.ids) for one in judge)
     found = tuple(
         LayerPrediction(
-            layer=layer, predictors=_predicted(one.hits, one.totals, one.penalties, seed, tokens)
+            layer=layer,
+            predictors=_predicted(one.hits, one.totals, one.repeated, one.penalties, seed, tokens),
         )
         for layer, one in zip(layers, work, strict=True)
     )
     pooled = {name: together([one.hits[name] for one in work]) for name in work[0].hits}
     totals = np.sum([one.totals for one in work], axis=0)
+    repeated = {
+        name: Repeated.over([one.repeated[name] for one in work]) for name in work[0].repeated
+    }
     return AttentionRouting(
         definition=DEFINITION,
         gain_definition=GAIN,
@@ -221,7 +231,9 @@ def attention_routing(
         k=k,
         chance=k / num_experts,
         layers=found,
-        mean=LayerPrediction(layer=None, predictors=_predicted(pooled, totals, {}, seed, tokens)),
+        mean=LayerPrediction(
+            layer=None, predictors=_predicted(pooled, totals, repeated, {}, seed, tokens)
+        ),
         fit_documents=len(fit),
         documents=len(judge),
         tokens=tokens,
@@ -262,7 +274,7 @@ class _Sizes(TypedDict):
 
 class _Layer:
     """All predictors at one layer. hits: by name, the additions to the table under `_added`;
-    totals: [D]; penalties: by name."""
+    totals: [D]; repeated, of these additions, and penalties: by name."""
 
     def __init__(
         self,
@@ -289,6 +301,7 @@ class _Layer:
             TOKEN: self._hits(ranks(known, asked)),
         }
         self.penalties: dict[str, float] = {}
+        self.repeated: dict[str, Repeated] = {}
         left = Sample(experts=learnt, known=table.left_out(), documents=documents, tokens=known_ids)
         right = Sample(experts=asked, known=known, documents=self._documents, tokens=asked_ids)
         for name in names:
@@ -300,6 +313,7 @@ class _Layer:
             self.hits[name] = self._hits(told.alone, told.null, told.equal)
             self.hits[_added(name)] = self._hits(told.beside, told.null_beside, told.equal_beside)
             self.penalties[name] = predictor.penalty
+            self.repeated[name] = Repeated.of(told.scores_beside, asked, self._documents, asked_ids)
 
     def _hits(
         self, places: Ranks, null: Numbers | None = None, equal: Numbers | None = None
@@ -320,13 +334,14 @@ def _added(name: str) -> str:
 def _predicted(
     hits: dict[str, Hits],
     totals: Numbers,
+    repeated: dict[str, Repeated],
     penalties: dict[str, float],
     seed: int,
     tokens: int,
 ) -> tuple[Predicted, ...]:
     """Features first, then the baselines."""
     made = [
-        _feature(name, hits, totals, penalties.get(name), seed, tokens)
+        _feature(name, hits, totals, repeated[name], penalties.get(name), seed, tokens)
         for name in FEATURES
         if name in hits
     ]
@@ -341,6 +356,7 @@ def _feature(
     name: str,
     hits: dict[str, Hits],
     totals: Numbers,
+    repeated: Repeated,
     penalty: float | None,
     seed: int,
     tokens: int,
@@ -356,5 +372,6 @@ def _feature(
         equal_tokens=None if equal is None else recall(equal, totals, 0, **sizes),
         gain_beyond=beyond_equals(alone, beside, totals, 0, **sizes),
         added_beyond=beyond_equals(beside, beside, totals, 0, **sizes),
+        beyond_both=repeated.lost(**sizes),
         penalty=penalty,
     )

@@ -135,8 +135,17 @@ def test_features_of_the_token_tell_of_seldom_ones_and_nothing_beyond_the_token(
     assert beyond.added_beyond.ci_low > 0.2 and corrected_outcome(beyond) == MORE
 
 
+@pytest.mark.parametrize("kind", ["token and document", "token in document"])
+def test_what_token_and_document_bring_about_is_no_finding(kind):
+    output = of(judged_rare(kind), OUTPUT)
+    # More than tokens tell, and than an exchange within documents leaves, and yet not attention's.
+    assert output.gain.ci_low > 0.02 and output.added_beyond.ci_low > output.added.null_high + 0.02
+    assert output.beyond_both.value == pytest.approx(0, abs=0.03)
+    assert corrected_outcome(output) not in (MORE, ADDS)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["token", "token and chance"])
+@pytest.mark.parametrize("kind", ["token", "token and chance", "token and document"])
 def test_simulated_tokens_are_hardly_ever_called_a_finding(kind):
     called = [corrected_outcome(of(judged_rare(kind, seed), OUTPUT)) for seed in range(1, 21)]
     assert sum(one in (MORE, ADDS) for one in called) <= 1

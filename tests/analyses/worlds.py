@@ -60,7 +60,8 @@ def seldom_seen(kind, documents, *, tokens=30, seed=0, first=0, noise=1.0):
     know one in ten of others. Experts follow from the token, and from nothing else: `features` is
     a function of the token too ("token"), or holds besides what is not in the token and counts
     for nothing ("token and chance"). With "token and place", what is not in the token counts as
-    well."""
+    well; with "token and document", what all tokens of a document have in common does, in "token in
+    document" as far as the token takes it up, and features hold that with noise."""
     ids = 400
     fixed = np.random.default_rng([seed, 7])
     table, router = fixed.normal(size=(ids, H)), fixed.normal(size=(H, E))
@@ -71,6 +72,12 @@ def seldom_seen(kind, documents, *, tokens=30, seed=0, first=0, noise=1.0):
         drawn = rng.choice(ids, tokens, p=often / often.sum())
         place = rng.normal(size=(tokens, H))
         logits = table[drawn] @ router + noise * rng.gumbel(size=(tokens, E))
+        if kind in ("token and document", "token in document"):
+            common = np.tile(rng.normal(size=H), (tokens, 1))
+            if kind == "token in document":
+                common = common * table[drawn]
+            place = common + 0.3 * place
+            logits = logits + common @ router
         if kind == "token and place":
             logits = logits + place @ router
         features = table[drawn] if kind == "token" else table[drawn] + place

@@ -50,7 +50,7 @@ def _table(model: str, found: AttentionRouting) -> Table:
     rows: list[tuple[Value, ...]] = [
         (
             _layer(layer, found), one.predictor, one.recall, one.gain, one.added,
-            one.gain_beyond, one.added_beyond,
+            one.gain_beyond, one.added_beyond, one.beyond_both,
         )
         for layer in (*found.layers, found.mean)
         for one in layer.predictors
@@ -59,7 +59,7 @@ def _table(model: str, found: AttentionRouting) -> Table:
         title=f"{model}: recall@{found.k}",
         columns=(
             "layer", "predictor", "recall", "gain over token identity", "added to it",
-            "gain beyond equal tokens", "added beyond them",
+            "gain beyond equal tokens", "added beyond them", "beyond token and document",
         ),
         rows=tuple(rows),
         caption="95 % interval over documents; null: features exchanged within documents, of what "

@@ -34,14 +34,17 @@ SEED_RULE = (
 )
 CORRECTED_RULE = (
     "by 95 % intervals over documents, mean over the layers: "
-    f"{MORE!r} if what attention put out recalls more experts than the table of token identities "
+    f"{ADDS!r} if what attention put out, together with the table of token identities, recalls at "
+    f"least {MARGIN:g} more experts than with features exchanged among equal tokens and than an "
+    "exchange within documents leaves of the addition (interval above both, p ≤ 0.05), and more "
+    "than token and document bring about together (interval above 0, by tokens that a document has "
+    "twice), and even "
+    f"{MORE!r} if by itself it also recalls more than the table "
     "(gain wholly above 0 and above what features exchanged within documents gain, p ≤ 0.05 "
     "against these) and than table and features exchanged among equal tokens (likewise); "
-    f"else {ADDS!r} if together with the table it recalls at least {MARGIN:g} more "
-    "than with features exchanged among equal tokens and than an exchange within documents leaves "
-    f"of the addition (interval above both, p ≤ 0.05); {NOTHING!r} if wholly below that; else "
-    f"{UNCLEAR!r}. Inconclusive below a tenth of {PREDICTION}, without an interval, without the "
-    "nulls, or with too few draws of them to reach that p"
+    f"{NOTHING!r} if the addition is wholly below that; else {UNCLEAR!r}. Inconclusive below a "
+    f"tenth of {PREDICTION}, without an interval, without the nulls, or with too few draws of them "
+    "to reach that p"
 )
 WHY = (
     "The published accuracy is of a map scored on the few prompts that it was fitted to, its "
@@ -102,6 +105,7 @@ def _corrected(model: str, found: AttentionRouting) -> Iterator[Measure]:
             (f"recall@k, {one.predictor} of equal tokens and {TOKEN}", one.equal_tokens),
             (f"gain beyond equal tokens, {one.predictor}", one.gain_beyond),
             (f"added beyond equal tokens, {one.predictor}", one.added_beyond),
+            (f"beyond token and document, {one.predictor}", one.beyond_both),
         ):
             if statistic is not None and statistic.value is not None:
                 yield Measure(model=model, label="corrected", name=name, statistic=statistic)
@@ -201,17 +205,19 @@ def corrected_outcome(one: Predicted) -> str:
     more, than_equals, beyond = limits(gain), limits(alone), limits(both)
     if more is None or than_equals is None or beyond is None or added.null_high is None:
         return INCONCLUSIVE
-    if (
+    bar = max(0.0, added.null_high) + MARGIN
+    apart = None if one.beyond_both is None else limits(one.beyond_both)
+    # Exchanged within documents, features hold another token in the way of the document, and tell
+    # less of it than they can: only equals of a document show what is neither's.
+    if beyond[0] <= bar or not _unlikely(both) or apart is None or apart[0] <= 0:
+        return NOTHING if beyond[1] < bar else UNCLEAR
+    further = (
         more[0] > max(0.0, gain.null_high or 0.0)
         and than_equals[0] > max(0.0, alone.null_high or 0.0)
         and _unlikely(gain)
         and _unlikely(alone)
-    ):
-        return MORE
-    bar = max(0.0, added.null_high) + MARGIN
-    if beyond[0] > bar and _unlikely(both):
-        return ADDS
-    return NOTHING if beyond[1] < bar else UNCLEAR
+    )
+    return MORE if further else ADDS
 
 
 def _unlikely(statistic: Statistic) -> bool:
@@ -259,12 +265,20 @@ def _why_not(cells: Sequence[CellResult]) -> str:
 def _sentence(model: str, found: AttentionRouting, outcome: str) -> str:
     output, token, popular = (_of(found, name) for name in (OUTPUT, TOKEN, POPULARITY))
     added, beyond = output.added, output.added_beyond
-    assert added is not None and beyond is not None
+    apart = output.beyond_both
+    assert added is not None and beyond is not None and apart is not None
     left = "unknown" if added.null_mean is None else f"{added.null_mean:.3f}"
+    repeated = (
+        "no document has a token twice"
+        if apart.value is None
+        else f"of tokens that a document has twice {told(apart)} more than what is said of their "
+        "equals there"
+    )
     return (
         f"in {model} attention's output {_DOES[outcome]}: it recalls {told(output.recall)} "
         f"of a token's {experts(found.k)}, a table of tokens alone {told(token.recall)}, always "
         f"the most frequent {told(popular.recall)}; together with the table it recalls "
         f"{told(beyond)} more than where it is exchanged among equal tokens (than the table alone: "
-        f"{told(added)}, of which {left} is left where it is exchanged within documents)"
+        f"{told(added)}, of which {left} is left where it is exchanged within documents); "
+        + repeated
     )

@@ -38,8 +38,12 @@ def found(result, kind):
     return next(cell.result for cell in result.cells if isinstance(cell.result, kind))
 
 
-def predicted(gain, added, null=0.0, p=0.04, exchanged=-0.1, alone=(0.01, 0.05), p_equal=0.04):
-    """added: beyond equal tokens; null: what is left of the addition within documents."""
+def predicted(
+    gain, added, null=0.0, p=0.04, exchanged=-0.1, alone=(0.01, 0.05), p_equal=0.04,
+    both=(0.01, 0.03),
+):  # fmt: skip
+    """added: beyond equal tokens; null: what is left of the addition within documents; both:
+    beyond token and document."""
 
     def limits(pair):
         low, high = pair
@@ -52,6 +56,7 @@ def predicted(gain, added, null=0.0, p=0.04, exchanged=-0.1, alone=(0.01, 0.05),
         added=Statistic(value=0.5, null_high=null),
         gain_beyond=Statistic(**limits(alone), p=p_equal),
         added_beyond=Statistic(**limits(added), p=p_equal),
+        beyond_both=Statistic(**limits(both)),
     )
 
 
@@ -63,6 +68,9 @@ def predicted(gain, added, null=0.0, p=0.04, exchanged=-0.1, alone=(0.01, 0.05),
         # What the document as a whole foretells is not attention's.
         (predicted((0.01, 0.05), (0.1, 0.2), exchanged=0.02), ADDS),
         (predicted((0.03, 0.05), (0.1, 0.2), exchanged=0.02), MORE),
+        # Who does not add to the token foretells no more than it, whatever is gained.
+        (predicted((0.01, 0.05), (0.1, 0.2), null=0.1), UNCLEAR),
+        (predicted((0.01, 0.05), (0.1, 0.2), null=0.3), NOTHING),
         # Nor is what its equals foretell, whatever the table does not know.
         (predicted((0.01, 0.05), (0.1, 0.2), alone=(-0.01, 0.05)), ADDS),
         (predicted((0.01, 0.05), (0.1, 0.2), p_equal=0.2), UNCLEAR),
@@ -71,6 +79,9 @@ def predicted(gain, added, null=0.0, p=0.04, exchanged=-0.1, alone=(0.01, 0.05),
         (predicted((-0.1, 0.05), (0.1, 0.2), null=0.1), UNCLEAR),
         (predicted((-0.1, 0.05), (0.1, 0.2), null=0.3), NOTHING),
         (predicted((-0.1, 0.05), (-0.02, 0.005)), NOTHING),
+        # What token and document bring about together is not attention's either.
+        (predicted((0.01, 0.05), (0.1, 0.2), both=(-0.01, 0.03)), UNCLEAR),
+        (predicted((-0.1, 0.05), (0.1, 0.2), both=(-0.01, 0.03)), UNCLEAR),
         # A null below 0 is no licence to call an addition of nothing one.
         (predicted((-0.1, 0.05), (-0.02, 0.005), null=-0.1), NOTHING),
     ],
@@ -83,6 +94,9 @@ def test_the_same_prediction_everywhere_adds_nothing_and_few_documents_say_nothi
     one = predicted((-0.1, 0.05), (0.0, 0.0))
     same = Statistic(value=0.0, null_high=0.0, n_documents=40)
     assert corrected_outcome(msgspec.structs.replace(one, added_beyond=same)) == NOTHING
+    without = Statistic(value=0.1, n_documents=5)
+    adds = predicted((-0.1, 0.05), (0.1, 0.2))
+    assert corrected_outcome(msgspec.structs.replace(adds, beyond_both=without)) == UNCLEAR
     few = Statistic(value=0.0, null_high=0.0, n_documents=5)
     assert corrected_outcome(msgspec.structs.replace(one, added_beyond=few)) == INCONCLUSIVE
 
