@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from moetui.analyses.ablation import MARGIN, nll_change
+from moetui.analyses.ablation import MARGIN, few_draws, nll_change
 from moetui.stats import (
     MIN_DOCUMENTS,
     EquivalenceTest,
@@ -266,7 +266,9 @@ def _beside(
         null_high=float(high),
         p=permutation_p(own.value, drawn, tail="less"),
         caveat=joined(
-            f"null: {len(drawn)} random pairs of about the same load, merged as it is", own.caveat
+            f"null: {len(drawn)} random pairs of about the same load, merged as it is",
+            few_draws(len(drawn)),
+            own.caveat,
         ),
     )
 

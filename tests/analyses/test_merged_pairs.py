@@ -65,7 +65,9 @@ def test_the_seeds_pair_is_judged_by_pairs_merged_as_it_is_alone() -> None:
     found = merged_pair(measured([0.03] + [0.06] * 20 + [0.01] * 20), tried, 0, 0.2, seed=0)
     for beside in (found.beside, found.moved):
         assert beside.p == 1 and beside.null_mean == pytest.approx(0.01, abs=0.004)
-        assert "20 random pairs" in (beside.caveat or "")
+        assert "20 random pairs" in (beside.caveat or "") and "draws" not in (beside.caveat or "")
+    few = merged_pair(measured([0.03] + [0.06] * 4), trials(4), 0, 0.2, seed=0)
+    assert "4 draws: p cannot be below 0.2" in (few.beside.caveat or "")
 
 
 def test_without_controls_merged_as_it_is_the_seeds_pair_has_no_null() -> None:
