@@ -42,9 +42,9 @@ CORRECTED_RULE = (
     f"{MORE!r} if by itself it also recalls more than the table "
     "(gain wholly above 0 and above what features exchanged within documents gain, p ≤ 0.05 "
     "against these) and than table and features exchanged among equal tokens (likewise); "
-    f"{NOTHING!r} if the addition is wholly below that; else {UNCLEAR!r}. Inconclusive below a "
-    f"tenth of {PREDICTION}, without an interval, without the nulls, or with too few draws of them "
-    "to reach that p"
+    f"{NOTHING!r} if the addition beyond equal tokens, or that beyond token and document, lies "
+    f"wholly below {MARGIN:g}; else {UNCLEAR!r}. Inconclusive below a tenth of {PREDICTION}, "
+    "without an interval, without the nulls, or with too few draws of them to reach that p"
 )
 WHY = (
     "The published accuracy is of a map scored on the few prompts that it was fitted to, its "
@@ -210,7 +210,8 @@ def corrected_outcome(one: Predicted) -> str:
     # Exchanged within documents, features hold another token in the way of the document, and tell
     # less of it than they can: only equals of a document show what is neither's.
     if beyond[0] <= bar or not _unlikely(both) or apart is None or apart[0] <= 0:
-        return NOTHING if beyond[1] < bar else UNCLEAR
+        least = beyond[1] if apart is None else min(beyond[1], apart[1])
+        return NOTHING if least < MARGIN else UNCLEAR
     further = (
         more[0] > max(0.0, gain.null_high or 0.0)
         and than_equals[0] > max(0.0, alone.null_high or 0.0)

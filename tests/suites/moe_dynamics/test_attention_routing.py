@@ -70,18 +70,20 @@ def predicted(
         (predicted((0.03, 0.05), (0.1, 0.2), exchanged=0.02), MORE),
         # Who does not add to the token foretells no more than it, whatever is gained.
         (predicted((0.01, 0.05), (0.1, 0.2), null=0.1), UNCLEAR),
-        (predicted((0.01, 0.05), (0.1, 0.2), null=0.3), NOTHING),
+        # A document that foretells as much is no proof that nothing else does.
+        (predicted((0.01, 0.05), (0.1, 0.2), null=0.3), UNCLEAR),
         # Nor is what its equals foretell, whatever the table does not know.
         (predicted((0.01, 0.05), (0.1, 0.2), alone=(-0.01, 0.05)), ADDS),
         (predicted((0.01, 0.05), (0.1, 0.2), p_equal=0.2), UNCLEAR),
         (predicted((0.01, 0.05), (0.0, 0.0), alone=(-0.05, -0.01)), NOTHING),
         (predicted((-0.1, 0.05), (0.1, 0.2)), ADDS),
         (predicted((-0.1, 0.05), (0.1, 0.2), null=0.1), UNCLEAR),
-        (predicted((-0.1, 0.05), (0.1, 0.2), null=0.3), NOTHING),
+        (predicted((-0.1, 0.05), (0.1, 0.2), null=0.3), UNCLEAR),
         (predicted((-0.1, 0.05), (-0.02, 0.005)), NOTHING),
         # What token and document bring about together is not attention's either.
         (predicted((0.01, 0.05), (0.1, 0.2), both=(-0.01, 0.03)), UNCLEAR),
         (predicted((-0.1, 0.05), (0.1, 0.2), both=(-0.01, 0.03)), UNCLEAR),
+        (predicted((-0.1, 0.05), (0.1, 0.2), both=(-0.01, 0.005)), NOTHING),
         # A null below 0 is no licence to call an addition of nothing one.
         (predicted((-0.1, 0.05), (-0.02, 0.005), null=-0.1), NOTHING),
     ],
