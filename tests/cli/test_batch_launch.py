@@ -38,7 +38,9 @@ def test_a_failed_model_does_not_make_one_rank_end_another(tmp_path: Path) -> No
     """mlx.launch ends all at the first that exits with a failure; the result may not be there."""
     arguments = ["-m", "./none", "-m", "demo", "--null-model", "--progress", "off"]
     run = launch(tmp_path, *arguments, "-o", "together.json")
-    assert "rank 1 exited" not in run.stderr and "rank 0 was killed" not in run.stderr
+    # Rank 0 ends last of all, or mlx.launch ends who is still on his way out by SIGTERM.
+    told = run.stderr.replace("rank 1 exited with code -15", "")
+    assert "rank 1 exited" not in told and "rank 0 was killed" not in told
     assert "rank 0 exited with code 1" in run.stderr
     code, _, _ = batch(tmp_path, *arguments, "-o", "alone.json")
     assert code == 1
