@@ -372,6 +372,6 @@ def _feature(
         equal_tokens=None if equal is None else recall(equal, totals, 0, **sizes),
         gain_beyond=beyond_equals(alone, beside, totals, 0, **sizes),
         added_beyond=beyond_equals(beside, beside, totals, 0, **sizes),
-        beyond_both=repeated.lost(**sizes),
+        beyond_both=repeated.lost(seed=seed),
         penalty=penalty,
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,11 +22,12 @@ from moetui.stats import Statistic
 class Repeated:
     """Of the tokens that their document has twice: experts recalled by their own predictions, and
     by those of their equals in the document (mean over these), hits [D, 1] each; totals: [D],
-    experts that they have."""
+    experts that they have. tokens: how many of them there are."""
 
     own: Hits
     equals: Hits
     totals: Numbers
+    tokens: int
 
     @classmethod
     def of(
@@ -56,18 +58,23 @@ class Repeated:
             own=hits(said[twice]),
             equals=hits(usual),
             totals=by_document(had[twice].sum(axis=1), documents[twice], D),
+            tokens=int(twice.sum()),
         )
 
     @classmethod
     def over(cls, layers: Sequence[Repeated]) -> Repeated:
-        """Those of several layers as one."""
+        """Those of several layers, of the same tokens, as one."""
         return cls(
             own=Hits(hits=np.sum([one.own.hits for one in layers], axis=0)),
             equals=Hits(hits=np.sum([one.equals.hits for one in layers], axis=0)),
             totals=np.sum([one.totals for one in layers], axis=0),
+            tokens=layers[0].tokens,
         )
 
-    def lost(self, *, seed: int, tokens: int) -> Statistic:
+    def lost(self, *, seed: int) -> Statistic:
         """recall@k of a token's own predictions less that of its equals', paired by document;
-        tokens: that were judged, repeated or not."""
-        return gain(self.own, self.equals, self.totals, 0, seed=seed, tokens=tokens)
+        null_mean is the 0 of experts that follow from token and document."""
+        found = gain(self.own, self.equals, self.totals, 0, seed=seed, tokens=self.tokens)
+        if found.value is None:
+            return found
+        return msgspec.structs.replace(found, null_mean=0.0)

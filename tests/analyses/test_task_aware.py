@@ -36,19 +36,33 @@ from tests.analyses.worlds import E, K, seldom_seen, world
 SIZES = (2, 3, 4)
 
 
-def read(kind, first=0, documents=30, gates=None):
-    """Documents of a world; three layers route alike, the probe sees what attention added."""
+def probed(some, first, layers):
+    """Documents as the analysis reads them: layers route alike, the probe sees `attention`."""
     return [
         ProbedDocument(
             id=str(first + d),
             ids=one.ids.astype(np.int32),
-            experts=np.stack([one.experts] * 3, axis=1),
+            experts=np.stack([one.experts] * layers, axis=1),
             stream=one.attention.astype(np.float32),
-            at_probe=None if gates is None else np.stack([one.experts] * 2, axis=1),
-            before=None if gates is None else np.stack([one.experts[::-1]] * 2, axis=1),
         )
-        for d, one in enumerate(world(kind, documents, first=first))
+        for d, one in enumerate(some)
     ]
+
+
+def read(kind, first=0, documents=30, gates=None):
+    """Documents of a world, of three layers; gates: asked, which tells them the truth, and early
+    the experts of other tokens."""
+    found = probed(world(kind, documents, first=first), first, 3)
+    if gates is None:
+        return found
+    return [
+        replace(one, at_probe=one.experts[:, :2], before=one.experts[::-1, :2]) for one in found
+    ]
+
+
+def rare(kind, first=0, seed=0):
+    """Documents of many tokens that are seldom seen; see `seldom_seen`."""
+    return probed(seldom_seen(kind, 60, first=first, seed=seed), first, 2)
 
 
 def judged(kind, gates=None, shuffles=20):
@@ -106,18 +120,6 @@ def test_routing_that_the_probe_can_see_is_found(worlds):
     for baseline in (TOKEN, PREVIOUS, POPULARITY):
         gain = over(found, PROBE, baseline)
         assert gain.ci_low > 0.3 and gain.p == pytest.approx(1 / 21)
-
-
-def rare(kind, first=0, seed=0):
-    return [
-        ProbedDocument(
-            id=str(first + d),
-            ids=one.ids.astype(np.int32),
-            experts=np.stack([one.experts] * 2, axis=1),
-            stream=one.attention.astype(np.float32),
-        )
-        for d, one in enumerate(seldom_seen(kind, 60, first=first, seed=seed))
-    ]
 
 
 def judged_rare(kind, seed=0):
