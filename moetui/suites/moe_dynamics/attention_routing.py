@@ -45,9 +45,10 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         Positive,
         msgspec.Meta(
             description="tokens of each document, drawn at random, that the predictors are fitted "
-            "to and judged on; fewer where their features would take more than 3 MiB a document"
+            "to and judged on; fewer where their features would take more than 3 MiB a document. "
+            "Of those drawn, the ones that a document has twice tell what is beyond the two"
         ),
-    ] = 24
+    ] = 32
     shuffles: Annotated[
         Count,
         msgspec.Meta(

@@ -272,8 +272,8 @@ def _sentence(model: str, found: AttentionRouting, outcome: str) -> str:
     repeated = (
         "no document has a token twice"
         if apart.value is None
-        else f"of tokens that a document has twice {told(apart)} more than what is said of their "
-        "equals there"
+        else f"of the {apart.n_tokens or 0:,} tokens that a document has twice {told(apart)} more "
+        "than what is said of their equals there"
     )
     return (
         f"in {model} attention's output {_DOES[outcome]}: it recalls {told(output.recall)} "
