@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import EllipsisType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,8 @@ from moetui.analyses.routing_sets import members
 
 # Shuffles by which each half is judged.
 SHUFFLES = 3
+# One cell (pair of layers, source, target), or all of them.
+Cells = tuple[int, int, int] | EllipsisType
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,19 +106,18 @@ class Judged:
         )
         return Beats(documents, tokens, documents & tokens & together)
 
-    @property
-    def over_tokens(self) -> NDArray[np.float64]:
-        """[P, E, E]: how many times more often than among equal tokens."""
+    def over_tokens(self, cells: Cells = ...) -> NDArray[np.float64]:
+        """How many times more often than among equal tokens; of all cells [P, E, E], or of some."""
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray(self.found.joint / self.tokens.expected)
+            return np.asarray(self.found.joint[cells] / self.tokens.expected[cells])
 
-    @property
-    def over_together(self) -> NDArray[np.float64]:
-        """[P, E, E]: how many times more often than among equal tokens of a document, of the
-        tokens that can change places there."""
-        kept = self.together.kept
+    def over_together(self, cells: Cells = ...) -> NDArray[np.float64]:
+        """The same than among equal tokens of a document, of the tokens that can change places
+        there."""
+        kept = self.together.kept[cells]
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray((self.found.joint - kept) / (self.together.expected - kept))
+            moved = self.found.joint[cells] - kept
+            return np.asarray(moved / (self.together.expected[cells] - kept))
 
 
 def judged_halves(

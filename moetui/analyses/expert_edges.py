@@ -218,7 +218,7 @@ def expert_edges(
         movable_together=second.together.movable,
         edges=edges,
         paths=expert_paths(
-            beats.together, tested, second.over_tokens, pairs, layers, second.half, seed=seed
+            beats.together, tested, second.over_tokens(), pairs, layers, second.half, seed=seed
         ),
         information=layer_information(first.half, second.half, pairs, seed=seed),
         reason=(
@@ -233,7 +233,7 @@ def expert_edges(
 def _ordered(judged: Judged, beats: Beats) -> list[tuple[int, int, int]]:
     """All edges: those that beat all three shuffles, then the others, of each those that stand out
     most from equal tokens first."""
-    ratio, edges = judged.over_tokens, beats.documents | beats.tokens
+    ratio, edges = judged.over_tokens(), beats.documents | beats.tokens
     cells = [(int(p), int(i), int(j)) for p, i, j in np.argwhere(edges)]
     return sorted(cells, key=lambda cell: (not beats.together[cell], -ratio[cell], cell))
 
@@ -291,9 +291,9 @@ def _half(judged: Judged, cell: tuple[int, int, int]) -> EdgeHalf:
         g2=float(told.g2),
         over_documents=float(found.joint[cell] / judged.documents.expected[cell]),
         documents_q=float(judged.documents.q[cell]),
-        over_tokens=float(judged.over_tokens[cell]),
+        over_tokens=float(judged.over_tokens(cell)),
         tokens_q=float(judged.tokens.q[cell]),
-        over_together=finite(float(judged.over_together[cell])),
+        over_together=finite(float(judged.over_together(cell))),
         together_q=finite(float(judged.together.q[cell])),
     )
 
